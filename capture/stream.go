@@ -1,0 +1,230 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/arcboxlabs/arcstore/chunker"
+)
+
+// ErrDirtyBitmap is wrapped by the error for a bitmap that calls a page clean
+// that differs from the parent's.
+var ErrDirtyBitmap = errors.New("the dirty bitmap is wrong")
+
+// DefaultCleanSample is how many pages that a bitmap calls clean there are for one that is checked.
+const DefaultCleanSample = 1000
+
+// Sink takes the chunks that a capture finds changed. Put keeps no reference to data.
+type Sink interface {
+	Put(id chunker.ID, data []byte) error
+}
+
+// Entries is a stream's page table under construction: each call adds the
+// next entries, Inherit those that are as in the parent's.
+type Entries interface {
+	Append(ids []chunker.ID) error
+	Hole(n int64) error
+	Inherit(n int64) error
+}
+
+// Parent is the page table of the stream in the parent snapshot.
+type Parent interface {
+	Len() int64
+	Size() int64
+	Lookup(first int64, ids []chunker.ID) error
+}
+
+// StreamOptions are the choices of a stream's capture.
+type StreamOptions struct {
+	ChunkSize   int            // bytes
+	Parent      Parent         // nil for none
+	Dirty       chunker.Bitmap // nil for none; demands a Parent
+	CleanSample int            // as Options.CleanSample
+	Progress    func(n int64)  // told how many more bytes are done
+}
+
+// StreamStats says what a capture saw of a stream, in bytes.
+type StreamStats struct {
+	Scanned   int64 // read and hashed
+	Inherited int64 // found, or said, to be as in the parent; holes counted
+}
+
+// streamCapture is the capture of one stream.
+type streamCapture struct {
+	src    chunker.Source
+	sink   Sink
+	out    Entries
+	opts   StreamOptions
+	stats  StreamStats
+	parent []chunker.ID // entries of the batch at hand
+	sample int64        // next chunk to be checked although it is clean
+	step   int64        // 0 for no checks
+}
+
+// Stream captures src: changed chunks go to sink, the page table to out. Both
+// are used from the calling goroutine.
+func Stream(ctx context.Context, src chunker.Source, sink Sink, out Entries, opts StreamOptions) (StreamStats, error) {
+	c := &streamCapture{src: src, sink: sink, out: out, opts: opts}
+	if opts.Dirty != nil {
+		if opts.Parent == nil {
+			return c.stats, errors.New("capture: a dirty bitmap says what changed since the parent, but there is none")
+		}
+		if opts.Parent.Size() != src.Size() {
+			return c.stats, fmt.Errorf("capture: %w: the parent's stream has %d bytes, this one %d", ErrDirtyBitmap, opts.Parent.Size(), src.Size())
+		}
+		if c.step = int64(opts.CleanSample); c.step == 0 {
+			c.step = DefaultCleanSample
+		}
+		if c.step > 0 {
+			c.sample = rand.Int64N(c.step)
+		}
+	}
+	err := chunker.Split(ctx, src, chunker.Options{ChunkSize: opts.ChunkSize, Dirty: opts.Dirty}, func(b *chunker.Batch) error {
+		var err error
+		switch b.Kind {
+		case chunker.Data:
+			err = c.data(b)
+		case chunker.Hole:
+			err = c.hole(b.First, b.Count)
+		case chunker.Clean:
+			err = c.clean(b.First, b.Count)
+		}
+		if err == nil && opts.Progress != nil {
+			opts.Progress(min(b.Count*int64(opts.ChunkSize), src.Size()-b.First*int64(opts.ChunkSize)))
+		}
+		return err
+	})
+	return c.stats, err
+}
+
+// lookup returns how many of the n entries from first on the parent has, and
+// sets c.parent to them.
+func (c *streamCapture) lookup(first, n int64) (int, error) {
+	if c.opts.Parent == nil {
+		return 0, nil
+	}
+	n = max(0, min(n, c.opts.Parent.Len()-first))
+	if int64(cap(c.parent)) < n {
+		c.parent = make([]chunker.ID, n)
+	}
+	c.parent = c.parent[:n]
+	return int(n), c.opts.Parent.Lookup(first, c.parent)
+}
+
+// data takes a batch that was read: runs that are as in the parent, and runs that are not.
+func (c *streamCapture) data(b *chunker.Batch) error {
+	c.stats.Scanned += int64(len(b.Data))
+	known, err := c.lookup(b.First, b.Count)
+	if err != nil {
+		return err
+	}
+	same := func(i int) bool { return i < known && c.parent[i] == b.IDs[i] }
+	for i := 0; i < len(b.IDs); {
+		end := i + 1
+		if same(i) {
+			for end < len(b.IDs) && same(end) {
+				end++
+			}
+			c.stats.Inherited += int64(min(end*c.opts.ChunkSize, len(b.Data)) - i*c.opts.ChunkSize)
+			err = c.out.Inherit(int64(end - i))
+		} else {
+			for end < len(b.IDs) && !same(end) {
+				end++
+			}
+			for k := i; k < end && err == nil; k++ {
+				if !b.IDs[k].IsHole() {
+					err = c.sink.Put(b.IDs[k], b.Chunk(k, c.opts.ChunkSize))
+				}
+			}
+			if err == nil {
+				err = c.out.Append(b.IDs[i:end])
+			}
+		}
+		if err != nil {
+			return err
+		}
+		i = end
+	}
+	return nil
+}
+
+// holeStep is how many of the parent's entries are looked at at once.
+const holeStep = 4096
+
+// hole takes a range that the source says is empty.
+func (c *streamCapture) hole(first, count int64) error {
+	for count > 0 {
+		n := min(count, holeStep)
+		known, err := c.lookup(first, n)
+		if err != nil {
+			return err
+		}
+		if known == 0 {
+			return c.out.Hole(count)
+		}
+		n = int64(known)
+		for i := 0; i < known; {
+			end := i + 1
+			for end < known && c.parent[end].IsHole() == c.parent[i].IsHole() {
+				end++
+			}
+			if c.parent[i].IsHole() {
+				err = c.out.Inherit(int64(end - i))
+			} else {
+				err = c.out.Hole(int64(end - i))
+			}
+			if err != nil {
+				return err
+			}
+			i = end
+		}
+		first += n
+		count -= n
+	}
+	return nil
+}
+
+// clean takes a range that the dirty bitmap calls unchanged, and checks a sample of it.
+func (c *streamCapture) clean(first, count int64) error {
+	size := int64(c.opts.ChunkSize)
+	c.stats.Inherited += min(count*size, c.src.Size()-first*size)
+	if err := c.out.Inherit(count); err != nil {
+		return err
+	}
+	if c.step <= 0 {
+		return nil
+	}
+	if behind := first - c.sample; behind > 0 {
+		c.sample += (behind + c.step - 1) / c.step * c.step
+	}
+	for ; c.sample < first+count; c.sample += c.step {
+		if err := c.check(c.sample); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check compares a chunk that should be clean with the parent's.
+func (c *streamCapture) check(chunk int64) error {
+	size := int64(c.opts.ChunkSize)
+	buf := make([]byte, min(size, c.src.Size()-chunk*size))
+	if err := chunker.ReadFull(c.src, buf, chunk*size); err != nil {
+		return err
+	}
+	c.stats.Scanned += int64(len(buf))
+	if _, err := c.lookup(chunk, 1); err != nil {
+		return err
+	}
+	var id chunker.ID
+	if !chunker.IsZero(buf) {
+		id = chunker.Sum(buf)
+	}
+	if id != c.parent[0] {
+		return fmt.Errorf("capture: %w: it calls the page at byte %d clean, but the page differs from the parent's; take the snapshot without the bitmap, or name the snapshot that the bitmap was started from as the parent",
+			ErrDirtyBitmap, chunk*size)
+	}
+	return nil
+}

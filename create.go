@@ -1,0 +1,239 @@
+package arcstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/capture"
+	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/store"
+)
+
+// CreateVM snapshots vm as target. When it returns without an error the
+// snapshot is durable and ready; otherwise there is none.
+func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *CreateOptions) (*Snapshot, error) {
+	if opts == nil {
+		opts = &CreateOptions{}
+	}
+	return m.create(ctx, target, manifest.VM, opts, func(c *creation) (capture.Stats, error) {
+		return capture.CaptureVM(ctx, vm, c.writer, c.builder, capture.Options{
+			ChunkSize:   m.ChunkSize(),
+			Parent:      c.parentTable,
+			Dirty:       chunker.Bitmap(opts.Dirty),
+			CleanSample: opts.CleanSample,
+			Progress: func(done, total int64) {
+				if opts.Progress != nil {
+					opts.Progress(Progress{Phase: "scan", Done: done, Total: total})
+				}
+			},
+		})
+	})
+}
+
+// creation is a snapshot on its way: what capture writes to.
+type creation struct {
+	m           *Manager
+	entry       *Snapshot
+	parent      *Snapshot // nil for none
+	parentTable *manifest.Table
+	writer      *store.Writer
+	builder     *manifest.Builder
+}
+
+// create does what every create does around its capture: parent, catalogue
+// entry, order of writes, and nothing left behind when it fails.
+func (m *Manager) create(ctx context.Context, target string, kind manifest.TargetType, opts *CreateOptions, run func(*creation) (capture.Stats, error)) (_ *Snapshot, err error) {
+	if m.readOnly {
+		return nil, ErrReadOnly
+	}
+	if err := manifest.ValidTarget(target); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if opts.Dirty != nil && (opts.Parent == "" || opts.Parent == ParentLatest || opts.Parent == ParentNone) {
+		return nil, fmt.Errorf("arcstore: %w: a dirty bitmap says what changed since one snapshot: name that snapshot as the parent", ErrInvalid)
+	}
+	start := time.Now()
+	c := &creation{m: m, entry: &Snapshot{
+		ID: manifest.NewID(), Name: opts.Name, TargetID: target, TargetType: kind, Created: start.UTC(),
+		Description: opts.Description, Labels: opts.Labels, State: manifest.Creating,
+	}}
+	if err := c.begin(ctx, opts.Parent); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := c.end(err == nil); err == nil && cerr != nil {
+			err = cerr
+		}
+	}()
+	stats, err := run(c)
+	if err != nil {
+		return nil, wrapCreate(err)
+	}
+	if err := c.commit(ctx, stats, start); err != nil {
+		return nil, err
+	}
+	return c.entry, nil
+}
+
+// wrapCreate maps what lower floors call an invalid request to this package's sentinels.
+func wrapCreate(err error) error {
+	switch {
+	case errors.Is(err, capture.ErrDirtyBitmap):
+		return fmt.Errorf("%w: %w", ErrDirtyBitmap, err)
+	case errors.Is(err, chunker.ErrBitmap), errors.Is(err, capture.ErrInvalid):
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return err
+}
+
+// begin resolves the parent and registers the creation, so that no garbage
+// collection takes away what it builds on.
+func (c *creation) begin(ctx context.Context, parent string) error {
+	m := c.m
+	m.mu.Lock()
+	err := c.register(ctx, parent)
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if c.parent != nil {
+		if c.parentTable, err = m.manifests.Open(ctx, c.parent.Manifest); err != nil {
+			return errors.Join(err, c.end(false))
+		}
+		if c.parentTable.ChunkSize() != m.ChunkSize() {
+			return errors.Join(fmt.Errorf("arcstore: snapshot %s: %w: another chunk size", c.parent.ID, ErrCorrupt), c.end(false))
+		}
+	}
+	if c.writer, err = m.store.NewWriter(ctx); err == nil {
+		c.builder, err = m.manifests.Build(ctx, m.ChunkSize(), c.parentTable)
+	}
+	if err == nil {
+		err = m.catalogue.Put(ctx, c.entry, false)
+	}
+	if err != nil {
+		return errors.Join(err, c.end(false))
+	}
+	return nil
+}
+
+// register resolves the parent and makes it a root; the caller holds m.mu.
+func (c *creation) register(ctx context.Context, parent string) error {
+	m := c.m
+	switch parent {
+	case ParentNone:
+	case "", ParentLatest:
+		entries, err := m.list(ctx)
+		if err != nil {
+			return err
+		}
+		c.parent = latest(entries, c.entry.TargetID)
+	default:
+		e, err := m.getReady(ctx, parent)
+		if err != nil {
+			return fmt.Errorf("arcstore: parent: %w", err)
+		}
+		c.parent = e
+	}
+	if c.parent != nil {
+		c.entry.Parent = c.parent.ID
+		m.parents[c.parent.Manifest]++
+	}
+	m.running[c.entry.ID] = true
+	return nil
+}
+
+// commit makes everything durable, in an order that never leaves a ready
+// snapshot without its data: packs and manifest, then the entry.
+func (c *creation) commit(ctx context.Context, stats capture.Stats, start time.Time) error {
+	type built struct {
+		digest manifest.Digest
+		err    error
+	}
+	c.m.committing.RLock()
+	defer c.m.committing.RUnlock()
+	table := make(chan built, 1)
+	go func() {
+		digest, err := c.builder.Commit(ctx)
+		table <- built{digest, err}
+	}()
+	written, err := c.writer.Commit()
+	b := <-table
+	if err := errors.Join(err, b.err); err != nil {
+		return err
+	}
+	e := c.entry
+	e.State = manifest.Ready
+	e.Manifest = b.digest
+	e.Size = stats.Size
+	e.Packs = packNames(written.Packs, c.parent)
+	e.Cost = manifest.Cost{BytesScanned: stats.Scanned, BytesNew: written.Bytes, BytesStored: written.Stored,
+		ChunksNew: written.Chunks, Duration: time.Since(start)}
+	return c.m.catalogue.Put(ctx, e, true)
+}
+
+// end lets go of what the creation holds; of one that failed, nothing stays.
+func (c *creation) end(ok bool) error {
+	m := c.m
+	var err error
+	if c.builder != nil && !ok {
+		c.builder.Abort()
+	}
+	if !ok {
+		// The context is perhaps why it failed; the entry goes all the same.
+		err = m.catalogue.Delete(context.Background(), c.entry.ID)
+		if errors.Is(err, manifest.ErrNotFound) {
+			err = nil
+		}
+	}
+	if c.writer != nil {
+		c.writer.Close()
+	}
+	if c.parentTable != nil {
+		c.parentTable.Close()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.parent != nil {
+		if m.parents[c.parent.Manifest]--; m.parents[c.parent.Manifest] == 0 {
+			delete(m.parents, c.parent.Manifest)
+		}
+	}
+	delete(m.running, c.entry.ID)
+	return err
+}
+
+// packNames joins the packs that a create used with those of its parent,
+// which hold what it inherited.
+func packNames(packs []store.PackID, parent *Snapshot) []string {
+	seen := make(map[string]bool)
+	var names []string
+	add := func(name string) {
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	for _, id := range packs {
+		add(id.String())
+	}
+	if parent != nil {
+		for _, name := range parent.Packs {
+			add(name)
+		}
+	}
+	return names
+}
+
+// packIDs is the inverse of packNames. They are hints: what is no pack ID is passed over.
+func packIDs(names []string) []store.PackID {
+	ids := make([]store.PackID, 0, len(names))
+	for _, name := range names {
+		if id, err := store.ParsePackID(name); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

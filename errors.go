@@ -1,0 +1,41 @@
+package arcstore
+
+import (
+	"errors"
+
+	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/store"
+)
+
+// Sentinels for errors.Is. Every error of this package that falls under one of them wraps it.
+var (
+	// ErrNotFound: no snapshot of that ID, prefix or target.
+	ErrNotFound = errors.New("no such snapshot")
+	// ErrAmbiguous: a prefix fits several snapshots.
+	ErrAmbiguous = errors.New("ambiguous snapshot ID")
+	// ErrNotReady: the snapshot is being created, or is known to be damaged.
+	ErrNotReady = errors.New("snapshot is not ready")
+	// ErrExists: the restore target, or the store to be made, is there already.
+	ErrExists = errors.New("exists already")
+	// ErrReadOnly: the operation writes, and the store was opened with Options.ReadOnly.
+	ErrReadOnly = errors.New("store is open read-only")
+	// ErrInvalid: an argument cannot be right: a bitmap of the wrong length or
+	// without a parent, a bad name, regions that overlap.
+	ErrInvalid = errors.New("invalid argument")
+	// ErrDirtyBitmap: a page that the dirty bitmap calls clean differs from the parent's.
+	ErrDirtyBitmap = errors.New("dirty bitmap is wrong")
+
+	// ErrInUse: another process holds the store; a *store.InUseError says which.
+	ErrInUse = store.ErrInUse
+	// ErrNoStore: the directory is not a store.
+	ErrNoStore = store.ErrNoStore
+	// ErrVersion: the store, or a file in it, has a newer format.
+	ErrVersion = store.ErrVersion
+	// ErrCorrupt: data is damaged; nothing of it was returned.
+	ErrCorrupt = store.ErrCorrupt
+)
+
+// IsCorrupt reports whether err says that stored data is damaged, wherever in the store it lies.
+func IsCorrupt(err error) bool {
+	return errors.Is(err, store.ErrCorrupt) || errors.Is(err, manifest.ErrCorrupt)
+}

@@ -1,0 +1,157 @@
+package arcstore
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/store"
+)
+
+const (
+	manifestsName = "manifests"
+	snapshotsName = "snapshots"
+)
+
+// InitOptions are the choices that Init makes for a store; nil or zero values are the defaults.
+type InitOptions struct {
+	// ChunkSize in bytes: a power of two from 4 KiB to 2 MiB; default 4 KiB.
+	ChunkSize int
+	// Compression of new frames: "lz4" (default) or "zstd".
+	Compression string
+}
+
+// Init makes a store in dir, which must not exist or be empty.
+func Init(dir string, opts *InitOptions) error {
+	if opts == nil {
+		opts = &InitOptions{}
+	}
+	for _, name := range []string{manifestsName, snapshotsName} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return fmt.Errorf("arcstore: init %s: %w: the directory is not empty", dir, ErrExists)
+		}
+	}
+	_, err := store.Init(dir, store.Config{ChunkSize: opts.ChunkSize, Compression: opts.Compression})
+	return err
+}
+
+// Options are the choices of Open.
+type Options struct {
+	// ReadOnly opens without the lock, beside whoever holds it: get, list,
+	// restore, verify, diff and stats work, the rest fails with ErrReadOnly.
+	ReadOnly bool
+	// LockTimeout is how long to wait for another process to let go of the
+	// store before failing with ErrInUse; 0 does not wait.
+	LockTimeout time.Duration
+	// Holder is what other processes are told of this one; default the program's name.
+	Holder string
+}
+
+// Manager is an open store. It is safe for concurrent use.
+type Manager struct {
+	store     *store.Store
+	manifests *manifest.Files
+	catalogue *manifest.Catalogue
+	readOnly  bool
+
+	// mu orders what changes the roots of garbage collection: a parent is
+	// resolved and registered, or deleted, but not both at once.
+	mu      sync.Mutex
+	parents map[manifest.Digest]int // of creates that are running
+	running map[string]bool         // IDs of creates that are running
+
+	// committing is held for reading while a create has a manifest but no entry yet.
+	committing sync.RWMutex
+}
+
+// Open opens the store in dir. Close must be called.
+func Open(ctx context.Context, dir string, opts *Options) (*Manager, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	holder := opts.Holder
+	if holder == "" {
+		holder = filepath.Base(os.Args[0])
+	}
+	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder})
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		store:     s,
+		manifests: manifest.OpenFiles(filepath.Join(dir, manifestsName)),
+		catalogue: manifest.OpenCatalogue(filepath.Join(dir, snapshotsName)),
+		readOnly:  opts.ReadOnly,
+		parents:   make(map[manifest.Digest]int),
+		running:   make(map[string]bool),
+	}
+	if !opts.ReadOnly {
+		if err := m.dropUnfinished(ctx); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// dropUnfinished removes the entries of creates that died with their process.
+func (m *Manager) dropUnfinished(ctx context.Context) error {
+	entries, err := m.list(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.State == manifest.Creating {
+			if err := m.catalogue.Delete(ctx, e.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Close waits for background work and lets go of the store. No operation may be running.
+func (m *Manager) Close() error { return m.store.Close() }
+
+// ChunkSize returns the store's chunk size in bytes.
+func (m *Manager) ChunkSize() int { return m.store.Config().ChunkSize }
+
+// Compression returns the codec of new frames.
+func (m *Manager) Compression() string { return m.store.Config().Compression }
+
+// SetCompression changes the codec of new frames, "lz4" or "zstd", for this and later processes.
+func (m *Manager) SetCompression(ctx context.Context, codec string) error {
+	if m.readOnly {
+		return ErrReadOnly
+	}
+	c, err := store.ParseCodec(codec)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return m.store.SetCompression(c)
+}
+
+// ReindexReport says what a reindex found.
+type ReindexReport struct {
+	Packs    int           `json:"packs"`
+	Chunks   int64         `json:"chunks"`
+	Duration time.Duration `json:"duration_ns"`
+}
+
+// Reindex makes the index again from the packs alone. It is never needed for
+// correctness: a lost index is noticed and made again by the next create.
+func (m *Manager) Reindex(ctx context.Context) (*ReindexReport, error) {
+	if m.readOnly {
+		return nil, ErrReadOnly
+	}
+	start := time.Now()
+	r, err := m.store.Reindex(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &ReindexReport{Packs: r.Packs, Chunks: r.Chunks, Duration: time.Since(start)}, nil
+}

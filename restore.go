@@ -1,0 +1,191 @@
+package arcstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/restore"
+	"github.com/arcboxlabs/arcstore/store"
+)
+
+// Restore writes the streams of a snapshot as sparse files under dir, each
+// under its name. It needs no lock and no index. It refuses files that exist, unless opts.Force.
+func (m *Manager) Restore(ctx context.Context, ref, dir string, opts *RestoreOptions) (*RestoreReport, error) {
+	if opts == nil {
+		opts = &RestoreOptions{}
+	}
+	return m.restore(ctx, ref, func(r *SnapshotReader) (restore.Restored, error) {
+		return restore.Dir(ctx, r.table, r.chunks, dir, restore.DirOptions{
+			ChunkSize: m.ChunkSize(), Force: opts.Force, Stream: opts.Stream,
+			Progress: func(done, total int64) {
+				if opts.Progress != nil {
+					opts.Progress(Progress{Phase: "restore", Done: done, Total: total})
+				}
+			},
+		})
+	})
+}
+
+// RestoreStream writes one stream of a snapshot to w, in order, zeros included.
+func (m *Manager) RestoreStream(ctx context.Context, ref, stream string, w io.Writer, opts *RestoreOptions) (*RestoreReport, error) {
+	return m.restoreStream(ctx, ref, stream, opts, func(t *manifest.StreamTable, src restore.Source, o restore.Options) (int64, error) {
+		return restore.Sequential(ctx, t, src, w, o)
+	})
+}
+
+// RestoreTo writes one stream of a snapshot to w, such as mapped guest
+// memory, in any order and from several goroutines at once. With zeros, holes are written
+// too; without, w must read as zeros already.
+func (m *Manager) RestoreTo(ctx context.Context, ref, stream string, w io.WriterAt, zeros bool, opts *RestoreOptions) (*RestoreReport, error) {
+	return m.restoreStream(ctx, ref, stream, opts, func(t *manifest.StreamTable, src restore.Source, o restore.Options) (int64, error) {
+		o.Zeros = zeros
+		return restore.Stream(ctx, t, src, w, o)
+	})
+}
+
+func (m *Manager) restoreStream(ctx context.Context, ref, stream string, opts *RestoreOptions,
+	run func(*manifest.StreamTable, restore.Source, restore.Options) (int64, error)) (*RestoreReport, error) {
+	return m.restore(ctx, ref, func(r *SnapshotReader) (restore.Restored, error) {
+		t, err := r.streamTable(stream)
+		if err != nil {
+			return restore.Restored{}, err
+		}
+		done := int64(0)
+		data, err := run(t, r.chunks, restore.Options{ChunkSize: m.ChunkSize(), Progress: func(n int64) {
+			done += n
+			if opts != nil && opts.Progress != nil {
+				opts.Progress(Progress{Phase: "restore", Done: done, Total: t.Size()})
+			}
+		}})
+		return restore.Restored{Streams: 1, Size: t.Size(), Data: data}, err
+	})
+}
+
+// restore opens a snapshot for run and reports on it.
+func (m *Manager) restore(ctx context.Context, ref string, run func(*SnapshotReader) (restore.Restored, error)) (*RestoreReport, error) {
+	start := time.Now()
+	r, err := m.OpenSnapshot(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	done, err := run(r)
+	if err != nil {
+		switch {
+		case errors.Is(err, restore.ErrExists):
+			err = fmt.Errorf("%w: %w", ErrExists, err)
+		case errors.Is(err, store.ErrNotFound):
+			// Not damage, if somebody deleted the snapshot while it was read.
+			if _, gerr := m.Get(ctx, r.entry.ID); errors.Is(gerr, ErrNotFound) {
+				err = fmt.Errorf("arcstore: %w: %s was deleted while it was restored", ErrNotFound, r.entry.ID)
+			}
+		}
+		return nil, err
+	}
+	frames, _ := r.chunks.FramesRead()
+	return &RestoreReport{Snapshot: r.entry.ID, Streams: done.Streams, Bytes: done.Size, BytesData: done.Data,
+		FramesRead: frames, Duration: time.Since(start)}, nil
+}
+
+// SnapshotReader reads parts of one snapshot. Safe for concurrent use.
+type SnapshotReader struct {
+	entry     *Snapshot
+	table     *manifest.Table
+	chunks    *store.Fetcher
+	chunkSize int
+}
+
+// OpenSnapshot opens a snapshot for reading parts of it. The reader must be closed.
+func (m *Manager) OpenSnapshot(ctx context.Context, ref string) (*SnapshotReader, error) {
+	e, err := m.getReady(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	t, err := m.manifests.Open(ctx, e.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return &SnapshotReader{entry: e, table: t, chunks: m.store.NewFetcher(packIDs(e.Packs)), chunkSize: m.ChunkSize()}, nil
+}
+
+// Close lets go of the snapshot's files. No read may be running.
+func (r *SnapshotReader) Close() error {
+	r.chunks.Close()
+	return r.table.Close()
+}
+
+// StreamInfo describes one stream of a snapshot.
+type StreamInfo struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"` // bytes
+	Data int64  `json:"data"` // bytes that are not holes
+}
+
+// Streams lists the snapshot's streams; it walks their page tables.
+func (r *SnapshotReader) Streams(ctx context.Context) ([]StreamInfo, error) {
+	var infos []StreamInfo
+	for _, s := range r.table.Streams() {
+		info := StreamInfo{Name: s.Name, Size: s.Size}
+		t, err := r.table.Stream(s.Name)
+		if err != nil {
+			return nil, err
+		}
+		err = eachEntry(ctx, t, func(first int64, ids []ChunkID) error {
+			for i := range ids {
+				if !ids[i].IsHole() {
+					info.Data += chunkLength(t, first+int64(i), r.chunkSize)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// streamTable returns the page table of a stream.
+func (r *SnapshotReader) streamTable(name string) (*manifest.StreamTable, error) {
+	t, err := r.table.Stream(name)
+	if errors.Is(err, manifest.ErrNotFound) {
+		return nil, fmt.Errorf("arcstore: %w: snapshot %s has no stream %q", ErrNotFound, r.entry.ID, name)
+	}
+	return t, err
+}
+
+// StreamReader reads one stream of a snapshot: an io.ReaderAt with a Size.
+type StreamReader = restore.Reader
+
+// Stream opens one stream. It lives as long as the snapshot's reader.
+func (r *SnapshotReader) Stream(name string) (*StreamReader, error) {
+	t, err := r.streamTable(name)
+	if err != nil {
+		return nil, err
+	}
+	return restore.NewReader(t, r.chunks, r.chunkSize), nil
+}
+
+// Machine returns the machine description, or nil where none was stored.
+func (r *SnapshotReader) Machine(ctx context.Context) (*Machine, error) {
+	s, err := r.Stream(manifest.MachineStream)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.Size() > manifest.MaxMachineSize {
+		return nil, fmt.Errorf("arcstore: snapshot %s: %w: machine description of %d bytes", r.entry.ID, ErrCorrupt, s.Size())
+	}
+	b := make([]byte, s.Size())
+	if _, err := s.ReadAt(b, 0); err != nil {
+		return nil, err
+	}
+	return manifest.DecodeMachine(b)
+}

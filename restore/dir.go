@@ -1,0 +1,124 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/arcboxlabs/arcstore/manifest"
+)
+
+// ErrExists is wrapped by the error for a file that is there already.
+var ErrExists = errors.New("exists already")
+
+// partialSuffix marks a file that is not complete yet.
+const partialSuffix = ".partial"
+
+// DirOptions are the choices of a restore to files.
+type DirOptions struct {
+	ChunkSize int
+	// Force replaces files that exist. They are replaced, not written to: who
+	// has the old one open or mapped keeps it.
+	Force bool
+	// Stream restores just this one; "" for all.
+	Stream string
+	// Progress is told the bytes done, of the sum of all streams.
+	Progress func(done, total int64)
+}
+
+// Restored says what was restored, in bytes.
+type Restored struct {
+	Streams int
+	Size    int64 // holes included
+	Data    int64 // written
+}
+
+// Dir restores the streams of t as sparse files under dir, each at the path
+// of its name. A file appears under its name when it is complete. No name leads outside dir,
+// through symbolic links either. Nothing is synced: the store still has it all.
+func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts DirOptions) (Restored, error) {
+	var done Restored
+	var streams []manifest.Stream
+	total := int64(0)
+	for _, s := range t.Streams() {
+		if opts.Stream == "" || opts.Stream == s.Name {
+			streams = append(streams, s)
+			total += s.Size
+		}
+	}
+	if opts.Stream != "" && len(streams) == 0 {
+		return done, fmt.Errorf("restore: %w: the snapshot has no stream %q", manifest.ErrNotFound, opts.Stream)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return done, fmt.Errorf("restore: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return done, fmt.Errorf("restore: %w", err)
+	}
+	defer root.Close()
+	if !opts.Force {
+		for _, s := range streams {
+			if _, err := root.Lstat(s.Name); err == nil {
+				return done, fmt.Errorf("restore: %s in %s: %w (replace it with force)", s.Name, dir, ErrExists)
+			}
+		}
+	}
+	for _, s := range streams {
+		before := done.Size
+		o := Options{ChunkSize: opts.ChunkSize}
+		if opts.Progress != nil {
+			o.Progress = func(n int64) {
+				before += n
+				opts.Progress(before, total)
+			}
+		}
+		n, err := file(ctx, t, s, src, root, o)
+		if err != nil {
+			return done, fmt.Errorf("restore: %s: %w", s.Name, err)
+		}
+		done.Streams++
+		done.Size += s.Size
+		done.Data += n
+	}
+	return done, nil
+}
+
+// file restores one stream under root.
+func file(ctx context.Context, t *manifest.Table, s manifest.Stream, src Source, root *os.Root, opts Options) (n int64, err error) {
+	table, err := t.Stream(s.Name)
+	if err != nil {
+		return 0, err
+	}
+	if d := path.Dir(s.Name); d != "." {
+		if err := root.MkdirAll(d, 0o700); err != nil {
+			return 0, err
+		}
+	}
+	partial := s.Name + partialSuffix
+	if err := root.Remove(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	f, err := root.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err == nil {
+			err = root.Rename(partial, s.Name)
+		}
+		if err != nil {
+			root.Remove(partial)
+		}
+	}()
+	if err := f.Truncate(s.Size); err != nil {
+		return 0, err
+	}
+	return Stream(ctx, table, src, f, opts)
+}

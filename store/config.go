@@ -1,0 +1,136 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/chunker"
+)
+
+// FormatVersion is the version of the store layout that this package writes,
+// and the newest that it reads.
+const FormatVersion = 1
+
+const (
+	configName = "config.json"
+	packsName  = "packs"
+	IndexDir   = "index" // holds derived data alone
+	maxConfig  = 1 << 20 // bytes; a larger config.json is not ours
+)
+
+// Config is what a store is made with; config.json.
+type Config struct {
+	Format      int       `json:"format"`
+	ID          string    `json:"id"` // 32 hexadecimal digits, random
+	Created     time.Time `json:"created"`
+	ChunkSize   int       `json:"chunk_size"`  // bytes
+	Compression string    `json:"compression"` // of new frames
+}
+
+// Init makes a store in dir, which must be missing or empty. Zero fields of
+// c that a caller may choose (ChunkSize, Compression) get their defaults.
+func Init(dir string, c Config) (Config, error) {
+	if c.ChunkSize == 0 {
+		c.ChunkSize = chunker.MinChunkSize
+	}
+	if c.Compression == "" {
+		c.Compression = LZ4.String()
+	}
+	if err := chunker.CheckChunkSize(c.ChunkSize); err != nil {
+		return c, err
+	}
+	if _, err := ParseCodec(c.Compression); err != nil {
+		return c, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return c, fmt.Errorf("store: init: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return c, fmt.Errorf("store: init: %w", err)
+	}
+	if len(entries) != 0 {
+		if _, err := os.Stat(filepath.Join(dir, configName)); err == nil {
+			return c, fmt.Errorf("store: init %s: %w: it is a store already", dir, ErrExists)
+		}
+		return c, fmt.Errorf("store: init %s: %w: the directory is not empty", dir, ErrExists)
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	c.Format, c.ID, c.Created = FormatVersion, hex.EncodeToString(id[:]), time.Now().UTC().Truncate(time.Second)
+	// The fan-out exists from the start, so that sealing a pack syncs one directory, not two.
+	packs := filepath.Join(dir, packsName)
+	for i := range 256 {
+		if err := os.MkdirAll(filepath.Join(packs, fmt.Sprintf("%02x", i)), 0o700); err != nil {
+			return c, fmt.Errorf("store: init: %w", err)
+		}
+	}
+	if err := syncDir(packs); err != nil {
+		return c, err
+	}
+	// config.json comes last: a directory without it is no store.
+	if err := writeConfig(dir, c); err != nil {
+		return c, err
+	}
+	return c, syncDir(filepath.Dir(dir))
+}
+
+func writeConfig(dir string, c Config) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("store: write config: %w", err)
+	}
+	return writeFileDurable(filepath.Join(dir, configName), append(b, '\n'))
+}
+
+// ReadConfig reads the config of the store in dir; ErrNoStore if it is none,
+// ErrVersion if it was made by a newer version.
+func ReadConfig(dir string) (Config, error) {
+	name := filepath.Join(dir, configName)
+	b, err := readFileBounded(name, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("store: %s: %w: it has no %s (make one with init)", dir, ErrNoStore, configName)
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("store: read config: %w", err)
+	}
+	c, err := decodeConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("store: %s: %w", name, err)
+	}
+	return c, nil
+}
+
+func decodeConfig(b []byte) (Config, error) {
+	var c Config
+	// The version is read on its own first: what else a newer format holds may not decode.
+	var version struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &version); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if version.Format > FormatVersion {
+		return c, fmt.Errorf("%w: the store has format %d, this program knows up to %d", ErrVersion, version.Format, FormatVersion)
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if c.Format < 1 || c.ID == "" {
+		return c, fmt.Errorf("%w: it lacks a format version or a store ID", ErrCorrupt)
+	}
+	if err := chunker.CheckChunkSize(c.ChunkSize); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if _, err := ParseCodec(c.Compression); err != nil {
+		return c, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return c, nil
+}

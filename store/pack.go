@@ -1,0 +1,250 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"github.com/arcboxlabs/arcstore/chunker"
+)
+
+const (
+	packMagic      = "arcpack\n"
+	packVersion    = 1
+	packHeaderSize = 16
+	packFooterSize = 64
+
+	// packTarget is the size at which a pack is sealed, in bytes of stored frames.
+	packTarget = 16 << 20
+	// packWriteSize is how much of a pack is gathered before it is written.
+	packWriteSize = 1 << 20
+)
+
+// CorruptError says which part of which file is damaged. It wraps ErrCorrupt.
+type CorruptError struct {
+	Pack   PackID
+	Offset int64      // in the pack file; -1 where it is the file as a whole
+	Chunk  chunker.ID // the chunk that is affected, where it is just one
+	Why    string
+}
+
+func (e *CorruptError) Error() string {
+	s := fmt.Sprintf("store: pack %s", e.Pack)
+	if e.Offset >= 0 {
+		s += fmt.Sprintf(" at byte %d", e.Offset)
+	}
+	if !e.Chunk.IsHole() {
+		s += fmt.Sprintf(", chunk %s", e.Chunk)
+	}
+	return s + ": " + ErrCorrupt.Error() + ": " + e.Why
+}
+
+// Is makes errors.Is(err, ErrCorrupt) hold.
+func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
+
+func packPath(dir string, id PackID) string {
+	name := id.String()
+	return filepath.Join(dir, packsName, name[:2], name)
+}
+
+func packHeader() []byte {
+	b := make([]byte, 0, packHeaderSize)
+	b = append(b, packMagic...)
+	b = binary.LittleEndian.AppendUint32(b, packVersion)
+	return binary.LittleEndian.AppendUint32(b, 0)
+}
+
+// packFooter ends a pack: where its table is, and what it must hash to.
+type packFooter struct {
+	tableOffset, tableLength int64
+	id                       PackID
+}
+
+func (f *packFooter) encode() []byte {
+	b := make([]byte, 0, packFooterSize)
+	b = binary.LittleEndian.AppendUint64(b, uint64(f.tableOffset))
+	b = binary.LittleEndian.AppendUint64(b, uint64(f.tableLength))
+	b = append(b, f.id[:]...)
+	b = binary.LittleEndian.AppendUint32(b, packVersion)
+	b = binary.LittleEndian.AppendUint32(b, checksum(b))
+	return append(b, packMagic...)
+}
+
+// decodeFooter parses the last packFooterSize bytes of a pack of size bytes.
+func decodeFooter(b []byte, size int64) (packFooter, error) {
+	var f packFooter
+	if len(b) != packFooterSize || string(b[56:]) != packMagic {
+		return f, errors.New("footer has no magic")
+	}
+	le := binary.LittleEndian
+	if v := le.Uint32(b[48:]); v > packVersion {
+		return f, fmt.Errorf("%w: the pack has format %d, this program knows up to %d", ErrVersion, v, packVersion)
+	}
+	if le.Uint32(b[52:]) != checksum(b[:52]) {
+		return f, errors.New("footer has a wrong checksum")
+	}
+	f.tableOffset, f.tableLength = int64(le.Uint64(b)), int64(le.Uint64(b[8:]))
+	copy(f.id[:], b[16:48])
+	if f.tableOffset < packHeaderSize || f.tableLength < tableHeaderSize ||
+		f.tableLength > size || f.tableOffset != size-packFooterSize-f.tableLength {
+		return f, errors.New("footer does not fit the file's size")
+	}
+	return f, nil
+}
+
+// loadTable reads and checks a pack's footer and table.
+func loadTable(dir string, id PackID) (*table, error) {
+	f, err := os.Open(packPath(dir, id))
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	t, err := readTable(f, info.Size())
+	if err != nil {
+		if errors.Is(err, ErrVersion) || errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("store: pack %s: %w", id, err)
+		}
+		return nil, &CorruptError{Pack: id, Offset: -1, Why: err.Error()}
+	}
+	if t.pack != id {
+		return nil, &CorruptError{Pack: id, Offset: -1, Why: "the table hashes to another ID"}
+	}
+	return t, nil
+}
+
+// readTable reads the table of a pack of size bytes.
+func readTable(r io.ReaderAt, size int64) (*table, error) {
+	if size < packHeaderSize+tableHeaderSize+packFooterSize {
+		return nil, errors.New("file is too short for a pack")
+	}
+	// One read gets the footer and most tables.
+	tail := make([]byte, min(size, 64<<10))
+	if _, err := r.ReadAt(tail, size-int64(len(tail))); err != nil {
+		return nil, err
+	}
+	footer, err := decodeFooter(tail[len(tail)-packFooterSize:], size)
+	if err != nil {
+		return nil, err
+	}
+	b := tail[:len(tail)-packFooterSize]
+	if footer.tableLength <= int64(len(b)) {
+		b = b[int64(len(b))-footer.tableLength:]
+	} else {
+		b = make([]byte, footer.tableLength)
+		if _, err := r.ReadAt(b, footer.tableOffset); err != nil {
+			return nil, err
+		}
+	}
+	t, err := decodeTable(b, footer.tableOffset)
+	if err != nil {
+		return nil, err
+	}
+	if t.pack != footer.id {
+		return nil, errors.New("table does not hash to what the footer says")
+	}
+	t.size = size
+	return t, nil
+}
+
+// packWriter writes one pack; for one goroutine at a time.
+type packWriter struct {
+	dir    string // of the store
+	f      *os.File
+	offset int64  // of the next frame
+	buf    []byte // written, but not yet to the file
+	table  table
+}
+
+func newPackWriter(dir string, chunkSize int) (*packWriter, error) {
+	f, err := os.CreateTemp(filepath.Join(dir, packsName), tempPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("store: new pack: %w", err)
+	}
+	p := &packWriter{dir: dir, f: f, offset: packHeaderSize,
+		table: table{chunkSize: chunkSize, created: time.Now().UnixNano(), salt: rand.Uint64()}}
+	p.buf = append(make([]byte, 0, packWriteSize+frameTarget), packHeader()...)
+	return p, nil
+}
+
+// full reports whether the pack is large enough to be sealed, or has no room for n more chunks.
+func (p *packWriter) full(n int) bool {
+	return p.offset >= packTarget || p.table.slots()+n > maxSlots
+}
+
+// add appends a frame.
+func (p *packWriter) add(codec Codec, stored []byte, rawLen int, ids []chunker.ID, shorts map[int]int) error {
+	first := p.table.slots()
+	p.table.frames = append(p.table.frames, frame{offset: p.offset, stored: uint32(len(stored)), raw: uint32(rawLen),
+		crc: checksum(stored), first: uint32(first), chunks: uint16(len(ids)), codec: codec})
+	for i := range ids {
+		p.table.ids = append(p.table.ids, ids[i][:]...)
+	}
+	for i, n := range shorts {
+		if p.table.shorts == nil {
+			p.table.shorts = make(map[uint32]uint32)
+		}
+		p.table.shorts[uint32(first+i)] = uint32(n)
+	}
+	p.offset += int64(len(stored))
+	p.buf = append(p.buf, stored...)
+	if len(p.buf) >= packWriteSize {
+		return p.flush()
+	}
+	return nil
+}
+
+func (p *packWriter) flush() error {
+	if _, err := p.f.Write(p.buf); err != nil {
+		return fmt.Errorf("store: write pack: %w", err)
+	}
+	p.buf = p.buf[:0]
+	return nil
+}
+
+// seal completes the pack, makes it durable and gives it its name.
+func (p *packWriter) seal() (*table, error) {
+	b := p.table.encode()
+	footer := packFooter{tableOffset: p.offset, tableLength: int64(len(b)), id: blake3.Sum256(b)}
+	p.buf = append(p.buf, b...)
+	p.buf = append(p.buf, footer.encode()...)
+	if err := p.flush(); err != nil {
+		return nil, err
+	}
+	if err := p.f.Sync(); err != nil {
+		return nil, fmt.Errorf("store: sync pack: %w", err)
+	}
+	if err := p.f.Close(); err != nil {
+		return nil, fmt.Errorf("store: close pack: %w", err)
+	}
+	path := packPath(p.dir, footer.id)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if err := os.Rename(p.f.Name(), path); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	p.table.pack = footer.id
+	p.table.size = p.offset + int64(len(b)) + packFooterSize
+	return &p.table, nil
+}
+
+// abort removes the unfinished pack.
+func (p *packWriter) abort() {
+	p.f.Close()
+	os.Remove(p.f.Name())
+}

@@ -1,0 +1,333 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/arcboxlabs/arcstore/chunker"
+)
+
+const (
+	// sweepUnused is how much of the packs may be dead after a sweep, as a
+	// fraction of what is live.
+	sweepUnused = 0.03
+	// smallPacks is how many packs of less than half a full one may stay.
+	smallPacks = 8
+	// maxFragmentation is where a sweep lays a snapshot's chunks together again.
+	maxFragmentation = 1.25
+)
+
+// SweepOptions are the choices of a sweep.
+type SweepOptions struct {
+	DryRun   bool
+	Progress func(phase string, done, total int64)
+	// Relocated is called with what a last census found, once everything
+	// live is durable where it says and before anything else is deleted.
+	Relocated func(ctx context.Context, groups []Group) error
+}
+
+// Swept says what a sweep did, or with DryRun would do.
+type Swept struct {
+	Live           int64 // distinct chunks
+	Groups         []Group
+	PacksDeleted   int
+	PacksWritten   int
+	ChunksMoved    int64
+	BytesDeleted   int64 // of packs
+	BytesRewritten int64 // of packs written
+	Leftovers      int   // files of interrupted writers
+	Damaged        []PackID
+}
+
+// Sweep deletes what is not live and lays together what is scattered. live is
+// called once the sweep has begun: chunks that a Writer puts, or finds, from then on
+// are safe until that Writer is closed and the sweep is over. One sweep runs at a time.
+func (s *Store) Sweep(ctx context.Context, live func(context.Context) (Live, error), opts SweepOptions) (Swept, error) {
+	if s.readOnly && !opts.DryRun {
+		return Swept{}, ErrReadOnly
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(string, int64, int64) {}
+	}
+	if !s.readOnly {
+		if err := s.beginSweep(); err != nil {
+			return Swept{}, err
+		}
+		defer s.endSweep()
+	}
+	w := &sweep{s: s, opts: opts}
+	var err error
+	if w.live, err = live(ctx); err != nil {
+		return Swept{}, err
+	}
+	err = w.run(ctx)
+	return w.report, err
+}
+
+var errSweeping = errors.New("store: another sweep is running")
+
+func (s *Store) beginSweep() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sweeping {
+		return errSweeping
+	}
+	s.sweeping = true
+	return nil
+}
+
+func (s *Store) endSweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweeping = false
+	for _, p := range s.held {
+		p.pins--
+	}
+	s.held = nil
+	gone, covered := s.index.stale(func(id PackID) bool { return s.packs[id] != nil })
+	if gone*2 > covered {
+		s.group.Go(func() { s.Reindex(context.Background()) }) // an error leaves the index to the next one
+	}
+}
+
+// sweep is one run.
+type sweep struct {
+	s      *Store
+	opts   SweepOptions
+	live   Live
+	report Swept
+}
+
+func (w *sweep) run(ctx context.Context) error {
+	c, err := w.census(ctx)
+	if err != nil {
+		return err
+	}
+	if w.opts.DryRun {
+		return w.dryRun(c)
+	}
+	if w.report.Leftovers, err = w.removeLeftovers(); err != nil {
+		return err
+	}
+	// The dead go first: that needs no room, and makes some.
+	if err := w.deleteDead(ctx, c); err != nil {
+		return err
+	}
+	moved, err := w.move(ctx, c)
+	if err != nil {
+		return err
+	}
+	if !moved {
+		if w.opts.Relocated != nil {
+			return w.opts.Relocated(ctx, w.report.Groups)
+		}
+		return nil
+	}
+	// What was moved is now twice there. A new census sees the newer copies,
+	// and so which packs are not needed anymore.
+	if c, err = w.census(ctx); err != nil {
+		return err
+	}
+	if w.opts.Relocated != nil {
+		if err := w.opts.Relocated(ctx, w.report.Groups); err != nil {
+			return err
+		}
+	}
+	return w.deleteDead(ctx, c)
+}
+
+func (w *sweep) census(ctx context.Context) (*census, error) {
+	packs, err := w.s.listPacks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]PackID, 0, len(packs))
+	for id := range packs {
+		ids = append(ids, id)
+	}
+	w.opts.Progress("mark", 0, 0)
+	c, err := w.s.take(ctx, ids, w.live, nil, true)
+	if err != nil {
+		return nil, err
+	}
+	w.report.Groups, w.report.Damaged, w.report.Live = c.groups, c.damaged, 0
+	for _, p := range c.packs {
+		w.report.Live += int64(p.liveChunks())
+	}
+	return c, nil
+}
+
+// dryRun reports what would be deleted and rewritten.
+func (w *sweep) dryRun(c *census) error {
+	for _, p := range c.packs {
+		if p.liveChunks() == 0 {
+			w.report.PacksDeleted++
+			w.report.BytesDeleted += p.size
+		}
+	}
+	for _, p := range w.rewritable(c) {
+		w.report.PacksDeleted++
+		w.report.BytesDeleted += p.size
+		w.report.BytesRewritten += p.liveBytes()
+		w.report.ChunksMoved += int64(p.liveChunks())
+	}
+	return nil
+}
+
+// deleteDead deletes the packs that hold nothing live and that no writer has come to need.
+func (w *sweep) deleteDead(ctx context.Context, c *census) error {
+	var dead []*packCensus
+	s := w.s
+	s.mu.Lock()
+	for _, p := range c.packs {
+		if known := s.packs[p.id]; p.liveChunks() == 0 && known != nil && known.pins == 0 {
+			known.condemned = true // from here on, look-ups miss
+			dead = append(dead, p)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range dead {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := os.Remove(packPath(s.dir, p.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("store: sweep: %w", err)
+		}
+		w.report.PacksDeleted++
+		w.report.BytesDeleted += p.size
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range dead {
+		delete(s.packs, p.id)
+	}
+	s.outside = slices.DeleteFunc(s.outside, func(t *table) bool { return s.packs[t.pack] == nil })
+	if len(dead) > 0 {
+		s.resetNear()
+	}
+	return nil
+}
+
+func (w *sweep) removeLeftovers() (int, error) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.s.writers > 0 {
+		return 0, nil // theirs are not leftovers
+	}
+	return removeTemporary(filepath.Join(w.s.dir, packsName))
+}
+
+// move copies what is scattered, or lies in packs that are worth rewriting,
+// into new packs, in the order in which it is wanted.
+func (w *sweep) move(ctx context.Context, c *census) (bool, error) {
+	m, err := newMover(ctx, w.s)
+	if err != nil {
+		return false, err
+	}
+	defer m.close()
+	for g := range c.groups {
+		if c.groups[g].Lacks == 0 && c.groups[g].Fragmentation(w.s.config.ChunkSize) > maxFragmentation {
+			if err := w.gather(ctx, c, g, m); err != nil {
+				return false, err
+			}
+		}
+	}
+	packs := w.rewritable(c)
+	total, done := int64(0), int64(0)
+	for _, p := range packs {
+		total += p.size
+	}
+	// Batches bound the memory, at the price of order between them.
+	for len(packs) > 0 {
+		type chunk struct {
+			order uint32
+			id    chunker.ID
+		}
+		var batch []chunk
+		var from []PackID
+		for len(packs) > 0 && len(batch) < censusChunks/4 {
+			p := packs[0]
+			packs = packs[1:]
+			from = append(from, p.id)
+			t, err := loadTable(w.s.dir, p.id)
+			if err != nil {
+				return false, err
+			}
+			for slot := range t.slots() {
+				if p.isLive(slot) {
+					batch = append(batch, chunk{p.order[slot], *t.id(slot)})
+				}
+			}
+			done += p.size
+		}
+		if err := m.from(from); err != nil {
+			return false, err
+		}
+		slices.SortStableFunc(batch, func(a, b chunk) int { return cmp.Compare(a.order, b.order) })
+		for i := range batch {
+			if err := m.move(batch[i].id); err != nil {
+				return false, err
+			}
+		}
+		w.opts.Progress("rewrite", done, total)
+	}
+	written, err := m.commit()
+	if err != nil {
+		return false, err
+	}
+	w.report.ChunksMoved += written.Chunks
+	w.report.BytesRewritten += written.Stored
+	w.report.PacksWritten += len(written.Packs)
+	return written.Chunks > 0, nil
+}
+
+// rewritable returns the packs worth rewriting: the deadest, until little
+// enough of the rest is dead, and the small ones, when there are many.
+func (w *sweep) rewritable(c *census) []*packCensus {
+	type candidate struct {
+		p    *packCensus
+		live int64
+	}
+	var packs []candidate
+	var live, dead int64
+	small := 0
+	for _, p := range c.packs {
+		n := p.liveBytes()
+		if p.liveChunks() == 0 || w.pinned(p.id) {
+			continue
+		}
+		packs = append(packs, candidate{p, n})
+		live += n
+		dead += p.size - n
+		if p.size < packTarget/2 {
+			small++
+		}
+	}
+	slices.SortFunc(packs, func(a, b candidate) int {
+		return cmp.Compare(float64(a.live)/float64(a.p.size), float64(b.live)/float64(b.p.size))
+	})
+	var out []*packCensus
+	for _, x := range packs {
+		// The table and the footer are dead weight that a rewrite cannot drop.
+		overhead := int64(x.p.liveChunks())*(chunker.IDSize+2) + packFooterSize
+		gain := x.p.size - x.live - overhead
+		if (float64(dead) > sweepUnused*float64(live) && gain > x.p.size/100) || (small > smallPacks && x.p.size < packTarget/2) {
+			out = append(out, x.p)
+			dead -= x.p.size - x.live
+		}
+	}
+	return out
+}
+
+func (w *sweep) pinned(id PackID) bool {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	p := w.s.packs[id]
+	return p == nil || p.pins > 0
+}
