@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -14,7 +15,7 @@ const (
 	MinChunkSize = 4 << 10
 	MaxChunkSize = 2 << 20
 
-	// segmentSize is how much is read at once, in bytes: small enough to be
+	// segmentSize is how much a worker reads at once, in bytes: small enough to be
 	// still in the second-level cache when it is hashed.
 	segmentSize = 256 << 10
 )
@@ -57,13 +58,18 @@ func (b *Batch) Chunk(i, chunkSize int) []byte {
 	return b.Data[i*chunkSize : min((i+1)*chunkSize, len(b.Data))]
 }
 
-// segment is a batch on its way through the workers.
+// segment is consecutive runs on their way through the workers: small ones
+// travel together, since a dirty bitmap makes thousands of a single chunk.
 type segment struct {
-	Batch
-	buf  []byte
+	runs []run
+	buf  []byte // of the data runs, back to back
+	ids  []ID
 	err  error
 	done chan struct{}
 }
+
+// segmentRuns bounds the runs in a segment.
+const segmentRuns = 256
 
 // Split reads src on all cores and calls emit with its batches, in order and
 // from the calling goroutine. A batch and its slices are valid until emit
@@ -118,7 +124,7 @@ func Split(ctx context.Context, src Source, opts Options, emit func(*Batch) erro
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := emit(&s.Batch); err != nil {
+		if err := s.emit(opts.ChunkSize, emit); err != nil {
 			return err
 		}
 		free <- s
@@ -128,7 +134,6 @@ func Split(ctx context.Context, src Source, opts Options, emit func(*Batch) erro
 
 // dispatch hands out the planner's runs as segments until the end, an error or the context's.
 func dispatch(ctx context.Context, plan *planner, free <-chan *segment, work, inOrder chan<- *segment) {
-	limit := max(1, int64(segmentSize)/plan.chunkSize)
 	for {
 		var s *segment
 		select {
@@ -136,43 +141,75 @@ func dispatch(ctx context.Context, plan *planner, free <-chan *segment, work, in
 		case <-ctx.Done():
 			return
 		}
-		r, ok, err := plan.next(limit)
-		if !ok && err == nil {
+		data := int64(0)
+		s.runs, s.err = s.runs[:0], nil
+		for data < segmentSize && len(s.runs) < segmentRuns {
+			r, ok, err := plan.next(max(1, (segmentSize-data)/plan.chunkSize))
+			s.err = err
+			if !ok {
+				break
+			}
+			s.runs = append(s.runs, r)
+			if r.kind == Data {
+				data += (r.end - r.first) * plan.chunkSize
+			}
+		}
+		if len(s.runs) == 0 && s.err == nil {
 			return
 		}
-		s.Batch = Batch{Kind: r.kind, First: r.first, Count: r.end - r.first}
-		s.err = err
 		// Neither send blocks: there are no more segments than places.
-		if err == nil && r.kind == Data {
+		if data > 0 && s.err == nil {
 			work <- s
 		} else {
 			s.done <- struct{}{}
 		}
 		inOrder <- s
-		if err != nil {
+		if s.err != nil {
 			return
 		}
 	}
 }
 
-// fill reads and hashes a segment.
+// fill reads and hashes the data of a segment.
 func (s *segment) fill(src Source, chunkSize int) error {
-	off := s.First * int64(chunkSize)
-	n := int(min(s.Count*int64(chunkSize), src.Size()-off))
-	if cap(s.buf) < n {
-		s.buf = make([]byte, max(n, segmentSize))
+	s.buf, s.ids = s.buf[:0], s.ids[:0]
+	for _, r := range s.runs {
+		if r.kind != Data {
+			continue
+		}
+		off := r.first * int64(chunkSize)
+		n := int(min((r.end-r.first)*int64(chunkSize), src.Size()-off))
+		at := len(s.buf)
+		s.buf = slices.Grow(s.buf, n)[:at+n]
+		data := s.buf[at:]
+		if err := ReadFull(src, data, off); err != nil {
+			return err
+		}
+		for len(data) > 0 {
+			chunk := data[:min(chunkSize, len(data))]
+			data = data[len(chunk):]
+			if IsZero(chunk) {
+				s.ids = append(s.ids, ID{})
+			} else {
+				s.ids = append(s.ids, Sum(chunk))
+			}
+		}
 	}
-	s.Data = s.buf[:n]
-	if err := ReadFull(src, s.Data, off); err != nil {
-		return err
-	}
-	s.IDs = s.IDs[:0]
-	for i := range int(s.Count) {
-		chunk := s.Chunk(i, chunkSize)
-		if IsZero(chunk) {
-			s.IDs = append(s.IDs, ID{})
-		} else {
-			s.IDs = append(s.IDs, Sum(chunk))
+	return nil
+}
+
+// emit hands over the runs of a segment as batches.
+func (s *segment) emit(chunkSize int, emit func(*Batch) error) error {
+	buf, ids := s.buf, s.ids
+	for _, r := range s.runs {
+		b := Batch{Kind: r.kind, First: r.first, Count: r.end - r.first}
+		if r.kind == Data {
+			n := min(int(b.Count)*chunkSize, len(buf)) // only the source's last chunk may be short
+			b.Data, buf = buf[:n], buf[n:]
+			b.IDs, ids = ids[:b.Count], ids[b.Count:]
+		}
+		if err := emit(&b); err != nil {
+			return err
 		}
 	}
 	return nil
