@@ -68,6 +68,12 @@ type segment struct {
 	done chan struct{}
 }
 
+// segments keeps buffers from one split to the next: memory touched for the
+// first time costs more than hashing it.
+var segments = sync.Pool{New: func() any {
+	return &segment{buf: make([]byte, 0, segmentSize), done: make(chan struct{}, 1)}
+}}
+
 // segmentRuns bounds the runs in a segment.
 const segmentRuns = 256
 
@@ -89,17 +95,18 @@ func Split(ctx context.Context, src Source, opts Options, emit func(*Batch) erro
 		workers = runtime.GOMAXPROCS(0)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	var group sync.WaitGroup
-	defer group.Wait()
-	defer cancel()
-
 	// Every segment goes to the workers and, in the same order, to the loop
 	// below, which waits for it to be done. The free list bounds how many there are.
 	ahead := 4 * workers
 	free := make(chan *segment, ahead)
 	for range ahead {
-		free <- &segment{done: make(chan struct{}, 1)}
+		s := segments.Get().(*segment)
+		free <- s
+		defer s.release()
 	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
 	work := make(chan *segment, ahead)
 	inOrder := make(chan *segment, ahead)
 
@@ -168,6 +175,15 @@ func dispatch(ctx context.Context, plan *planner, free <-chan *segment, work, in
 			return
 		}
 	}
+}
+
+// release gives a segment back, when no worker has it anymore.
+func (s *segment) release() {
+	select {
+	case <-s.done: // a split that failed did not wait for it
+	default:
+	}
+	segments.Put(s)
 }
 
 // fill reads and hashes the data of a segment.

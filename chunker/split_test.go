@@ -75,7 +75,7 @@ func TestSplit(t *testing.T) {
 					if mode == "dirty" || mode == "dirty holes" {
 						o.Dirty = make(Bitmap, (pages+7)/8)
 						for i := range o.Dirty {
-							o.Dirty[i] = byte(r.Uint32()) & byte(r.Uint32()) & byte(r.Uint32())
+							o.Dirty[i] = byte(1 << r.IntN(24))
 						}
 					}
 					checkSplit(t, src, s.data, o)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -167,6 +168,12 @@ type packWriter struct {
 	table  table
 }
 
+// packBuffers keeps buffers from one pack to the next.
+var packBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, packWriteSize+2*frameTarget)
+	return &b
+}}
+
 func newPackWriter(dir string, chunkSize int) (*packWriter, error) {
 	f, err := os.CreateTemp(filepath.Join(dir, packsName), tempPrefix)
 	if err != nil {
@@ -174,7 +181,7 @@ func newPackWriter(dir string, chunkSize int) (*packWriter, error) {
 	}
 	p := &packWriter{dir: dir, f: f, offset: packHeaderSize,
 		table: table{chunkSize: chunkSize, created: time.Now().UnixNano(), salt: rand.Uint64()}}
-	p.buf = append(make([]byte, 0, packWriteSize+frameTarget), packHeader()...)
+	p.buf = append((*packBuffers.Get().(*[]byte))[:0], packHeader()...)
 	return p, nil
 }
 
@@ -222,6 +229,9 @@ func (p *packWriter) seal() (*table, error) {
 	if err := p.flush(); err != nil {
 		return nil, err
 	}
+	buf := p.buf
+	p.buf = nil
+	packBuffers.Put(&buf)
 	if err := p.f.Sync(); err != nil {
 		return nil, fmt.Errorf("store: sync pack: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/pierrec/lz4/v4"
+
 	"github.com/arcboxlabs/arcstore/chunker"
 )
 
@@ -62,6 +64,15 @@ type pendingFrame struct {
 	done   chan struct{}
 }
 
+// frames keeps buffers from one writer to the next: memory touched for the
+// first time costs more than compressing it.
+var frames = sync.Pool{New: func() any {
+	return &pendingFrame{raw: make([]byte, 0, frameTarget), buf: make([]byte, 0, lz4.CompressBlockBound(frameTarget)), done: make(chan struct{}, 1)}
+}}
+
+// encoders keeps compressors likewise.
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
+
 // NewWriter returns a writer. It stops with ctx.
 func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	if s.readOnly {
@@ -76,7 +87,7 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 		frames: make(chan *pendingFrame, ahead), work: make(chan *pendingFrame, ahead), free: make(chan *pendingFrame, ahead),
 		slots: make(chan struct{}, 2)}
 	for range ahead {
-		w.free <- &pendingFrame{done: make(chan struct{}, 1)}
+		w.free <- frames.Get().(*pendingFrame)
 	}
 	s.mu.Lock()
 	s.writers++
@@ -175,7 +186,8 @@ func (w *Writer) cut() error {
 
 // compress is the loop of one compressor.
 func (w *Writer) compress() {
-	var e encoder
+	e := encoders.Get().(*encoder)
+	defer encoders.Put(e)
 	for f := range w.work {
 		f.codec, f.stored, f.err = e.encode(f.buf, f.raw, w.codec)
 		if f.codec != Raw {
@@ -264,6 +276,9 @@ func (w *Writer) finish() {
 	w.workers.Wait()
 	w.packer.Wait()
 	w.sealing.Wait()
+	for len(w.free) > 0 {
+		frames.Put(<-w.free)
+	}
 }
 
 // Commit waits until every chunk put is durable. Nothing can be put afterwards.
