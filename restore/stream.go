@@ -111,7 +111,7 @@ func (w *window) fetch(ctx context.Context, src Source, first int64) error {
 		return err
 	}
 	if int64(cap(w.buf)) < w.bytes {
-		w.buf = make([]byte, w.bytes)
+		w.buf = make([]byte, max(w.bytes, min(windowBytes, w.t.Size())))
 	}
 	w.buf = w.buf[:w.bytes]
 	return src.Fetch(ctx, w.ids, func(i int, data []byte) error {

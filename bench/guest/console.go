@@ -111,21 +111,23 @@ func (c *console) wait(ctx context.Context, done func() bool) error {
 	}
 }
 
-// waitFor takes lines in order until one matches, and returns that.
+// waitFor takes lines in order until one matches, and returns that. match is called without mu: it may ask the console.
 func (c *console) waitFor(ctx context.Context, match func(string) bool) (line string, err error) {
-	err = c.wait(ctx, func() bool {
-		for len(c.lines) > 0 {
-			line, c.lines = c.lines[0], c.lines[1:]
-			if match(line) {
-				return true
+	for {
+		err := c.wait(ctx, func() bool {
+			if len(c.lines) == 0 {
+				return false
 			}
+			line, c.lines = c.lines[0], c.lines[1:]
+			return true
+		})
+		if err != nil {
+			return "", err
 		}
-		return false
-	})
-	if err != nil {
-		return "", err
+		if match(line) {
+			return line, nil
+		}
 	}
-	return line, nil
 }
 
 // lineEnd reports whether the console stands at the end of a line, once all that was in the pipe when it was called
