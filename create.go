@@ -100,7 +100,7 @@ func (c *creation) begin(ctx context.Context, parent string) error {
 		return err
 	}
 	if c.parent != nil {
-		if c.parentTable, err = m.manifests.Open(ctx, c.parent.Manifest); err != nil {
+		if c.parentTable, err = m.openTable(ctx, c.parent); err != nil {
 			return errors.Join(err, c.end(false))
 		}
 		if c.parentTable.ChunkSize() != m.ChunkSize() {

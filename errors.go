@@ -2,6 +2,7 @@ package arcstore
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store"
@@ -15,6 +16,8 @@ var (
 	ErrAmbiguous = errors.New("ambiguous snapshot ID")
 	// ErrNotReady: the snapshot is being created, or is known to be damaged.
 	ErrNotReady = errors.New("snapshot is not ready")
+	// ErrNoStream: the snapshot has no stream of that name.
+	ErrNoStream = errors.New("no such stream")
 	// ErrExists: the restore target, or the store to be made, is there already.
 	ErrExists = errors.New("exists already")
 	// ErrReadOnly: the operation writes, and the store was opened with Options.ReadOnly.
@@ -34,6 +37,18 @@ var (
 	// ErrCorrupt: data is damaged; nothing of it was returned.
 	ErrCorrupt = store.ErrCorrupt
 )
+
+// wrapManifest maps the page tables' errors to this package's sentinels. A
+// manifest that a catalogue entry or a child refers to and that is not there is damage.
+func wrapManifest(err error) error {
+	switch {
+	case errors.Is(err, manifest.ErrVersion):
+		return fmt.Errorf("%w: %w", ErrVersion, err)
+	case errors.Is(err, manifest.ErrNotFound), errors.Is(err, manifest.ErrCorrupt):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
 
 // IsCorrupt reports whether err says that stored data is damaged, wherever in the store it lies.
 func IsCorrupt(err error) bool {

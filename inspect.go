@@ -21,7 +21,7 @@ func (m *Manager) Diff(ctx context.Context, a, b string) (*DiffReport, error) {
 		if err != nil {
 			return nil, err
 		}
-		t, err := m.manifests.Open(ctx, e.Manifest)
+		t, err := m.openTable(ctx, e)
 		if err != nil {
 			return nil, err
 		}

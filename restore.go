@@ -19,6 +19,11 @@ func (m *Manager) Restore(ctx context.Context, ref, dir string, opts *RestoreOpt
 		opts = &RestoreOptions{}
 	}
 	return m.restore(ctx, ref, func(r *SnapshotReader) (restore.Restored, error) {
+		if opts.Stream != "" {
+			if _, err := r.streamTable(opts.Stream); err != nil {
+				return restore.Restored{}, err
+			}
+		}
 		return restore.Dir(ctx, r.table, r.chunks, dir, restore.DirOptions{
 			ChunkSize: m.ChunkSize(), Force: opts.Force, Stream: opts.Stream,
 			Progress: func(done, total int64) {
@@ -105,11 +110,20 @@ func (m *Manager) OpenSnapshot(ctx context.Context, ref string) (*SnapshotReader
 	if err != nil {
 		return nil, err
 	}
-	t, err := m.manifests.Open(ctx, e.Manifest)
+	t, err := m.openTable(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	return &SnapshotReader{entry: e, table: t, chunks: m.store.NewFetcher(packIDs(e.Packs)), chunkSize: m.ChunkSize()}, nil
+}
+
+// openTable opens a snapshot's page tables.
+func (m *Manager) openTable(ctx context.Context, e *Snapshot) (*manifest.Table, error) {
+	t, err := m.manifests.Open(ctx, e.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("arcstore: snapshot %s: %w", e.ID, wrapManifest(err))
+	}
+	return t, nil
 }
 
 // Close lets go of the snapshot's files. No read may be running.
@@ -154,7 +168,7 @@ func (r *SnapshotReader) Streams(ctx context.Context) ([]StreamInfo, error) {
 func (r *SnapshotReader) streamTable(name string) (*manifest.StreamTable, error) {
 	t, err := r.table.Stream(name)
 	if errors.Is(err, manifest.ErrNotFound) {
-		return nil, fmt.Errorf("arcstore: %w: snapshot %s has no stream %q", ErrNotFound, r.entry.ID, name)
+		return nil, fmt.Errorf("arcstore: snapshot %s: %w: %q", r.entry.ID, ErrNoStream, name)
 	}
 	return t, err
 }
@@ -174,7 +188,7 @@ func (r *SnapshotReader) Stream(name string) (*StreamReader, error) {
 // Machine returns the machine description, or nil where none was stored.
 func (r *SnapshotReader) Machine(ctx context.Context) (*Machine, error) {
 	s, err := r.Stream(manifest.MachineStream)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNoStream) {
 		return nil, nil
 	}
 	if err != nil {

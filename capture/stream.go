@@ -105,7 +105,9 @@ func (c *streamCapture) lookup(first, n int64) (int, error) {
 	if c.opts.Parent == nil {
 		return 0, nil
 	}
-	n = max(0, min(n, c.opts.Parent.Len()-first))
+	if n = min(n, c.opts.Parent.Len()-first); n <= 0 {
+		return 0, nil // this stream is longer
+	}
 	if int64(cap(c.parent)) < n {
 		c.parent = make([]chunker.ID, n)
 	}

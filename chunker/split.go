@@ -164,14 +164,16 @@ func dispatch(ctx context.Context, plan *planner, free <-chan *segment, work, in
 		if len(s.runs) == 0 && s.err == nil {
 			return
 		}
-		// Neither send blocks: there are no more segments than places.
-		if data > 0 && s.err == nil {
+		// Neither send blocks: there are no more segments than places. After
+		// the first, s is the worker's.
+		failed := s.err != nil
+		if data > 0 && !failed {
 			work <- s
 		} else {
 			s.done <- struct{}{}
 		}
 		inOrder <- s
-		if s.err != nil {
+		if failed {
 			return
 		}
 	}

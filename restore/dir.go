@@ -63,7 +63,7 @@ func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts Di
 	if !opts.Force {
 		for _, s := range streams {
 			if _, err := root.Lstat(s.Name); err == nil {
-				return done, fmt.Errorf("restore: %s in %s: %w (replace it with force)", s.Name, dir, ErrExists)
+				return done, fmt.Errorf("restore: %s in %s: %w", s.Name, dir, ErrExists)
 			}
 		}
 	}

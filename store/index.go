@@ -242,6 +242,7 @@ func badgerOptions(dir string) badger.Options {
 		WithIndexCacheSize(16 << 20).
 		WithValueThreshold(1 << 10).
 		WithValueLogFileSize(1 << 20)
+	opts.BloomFalsePositive = 0  // the summary's filter does that
 	opts.TableSizeMultiplier = 1 // a compaction holds several tables in memory
 	return opts
 }

@@ -46,13 +46,17 @@ type Store struct {
 	packs    map[PackID]*pack // nil until they were listed
 	near     *locator         // packs outside the index, and those lately found through it
 	outside  []*table         // the packs outside the index
+	waiting  int              // chunks in them
 	sweeping bool
 	held     []*pack // pinned by writers that ended during the sweep
 
 	flushing sync.Mutex // held while the index is changed
 	checked  bool       // that the index is in order; under flushing
 	group    sync.WaitGroup
-	writers  int // under mu; the index is extended when there are none
+	// writers counts those that are open, and flushAhead says that a flush is
+	// to come; both under mu.
+	writers    int
+	flushAhead bool
 }
 
 // pack is what a writing process knows of a pack; guarded by Store.mu.
@@ -119,8 +123,7 @@ func (s *Store) loadOutside(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.outside = append(s.outside, t)
-		s.near.add(t)
+		s.addOutside(t)
 		if chunks += t.slots(); chunks > locatorChunks {
 			_, err := s.rebuildIndex(ctx)
 			return err
@@ -214,10 +217,42 @@ func (s *Store) publish(t *table, w *Writer) {
 	if p == nil || p.condemned {
 		p = &pack{id: t.pack, size: t.size}
 		s.packs[t.pack] = p
-		s.outside = append(s.outside, t)
 	}
-	s.near.add(t)
+	s.addOutside(t)
 	w.pin(p)
+	// A large guest's chunks go into the index while it is still being read, or memory would grow with it.
+	if s.waiting > 2*flushChunks {
+		s.startFlush()
+	}
+}
+
+// addOutside makes a table known that the index does not cover; the caller holds mu.
+func (s *Store) addOutside(t *table) {
+	s.outside = append(s.outside, t)
+	s.waiting += t.slots()
+	s.near.add(t)
+}
+
+// setOutside replaces the list of tables that the index does not cover; the caller holds mu.
+func (s *Store) setOutside(tables []*table) {
+	s.outside, s.waiting = tables, 0
+	for _, t := range tables {
+		s.waiting += t.slots()
+	}
+}
+
+// startFlush extends the index in the background; the caller holds mu.
+func (s *Store) startFlush() {
+	if s.flushAhead {
+		return
+	}
+	s.flushAhead = true
+	s.group.Go(func() {
+		s.flushIndex() // an error leaves them outside, for the next time
+		s.mu.Lock()
+		s.flushAhead = false
+		s.mu.Unlock()
+	})
 }
 
 // find looks for a chunk in all packs and pins the one that it is in.
@@ -285,12 +320,8 @@ func (s *Store) release(pins map[*pack]struct{}) {
 		}
 	}
 	s.writers--
-	chunks := 0
-	for _, t := range s.outside {
-		chunks += t.slots()
-	}
-	if s.writers == 0 && (chunks > flushChunks || len(s.outside) > flushPacks) || chunks > locatorChunks/2 {
-		s.group.Go(func() { s.flushIndex() }) // an error leaves them outside, for the next time
+	if s.writers == 0 && (s.waiting > flushChunks || len(s.outside) > flushPacks) {
+		s.startFlush()
 	}
 }
 
@@ -326,7 +357,7 @@ func (s *Store) flushIndex() error {
 		return err
 	}
 	s.mu.Lock()
-	s.outside = append([]*table(nil), s.outside[len(tables):]...)
+	s.setOutside(slices.Clone(s.outside[len(tables):]))
 	if s.near.len() > locatorChunks {
 		s.resetNear()
 	}
@@ -399,7 +430,7 @@ func (s *Store) rebuildIndex(ctx context.Context) (Reindexed, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.outside = slices.DeleteFunc(s.outside, func(t *table) bool { return done[t.pack] })
+	s.setOutside(slices.DeleteFunc(s.outside, func(t *table) bool { return done[t.pack] }))
 	s.resetNear()
 	return r, nil
 }

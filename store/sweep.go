@@ -207,7 +207,7 @@ func (w *sweep) deleteDead(ctx context.Context, c *census) error {
 	for _, p := range dead {
 		delete(s.packs, p.id)
 	}
-	s.outside = slices.DeleteFunc(s.outside, func(t *table) bool { return s.packs[t.pack] == nil })
+	s.setOutside(slices.DeleteFunc(s.outside, func(t *table) bool { return s.packs[t.pack] == nil }))
 	if len(dead) > 0 {
 		s.resetNear()
 	}
@@ -305,7 +305,7 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 		packs = append(packs, candidate{p, n})
 		live += n
 		dead += p.size - n
-		if p.size < packTarget/2 {
+		if p.small() {
 			small++
 		}
 	}
@@ -317,13 +317,16 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 		// The table and the footer are dead weight that a rewrite cannot drop.
 		overhead := int64(x.p.liveChunks())*(chunker.IDSize+2) + packFooterSize
 		gain := x.p.size - x.live - overhead
-		if (float64(dead) > sweepUnused*float64(live) && gain > x.p.size/100) || (small > smallPacks && x.p.size < packTarget/2) {
+		if (float64(dead) > sweepUnused*float64(live) && gain > x.p.size/100) || (small > smallPacks && x.p.small()) {
 			out = append(out, x.p)
 			dead -= x.p.size - x.live
 		}
 	}
 	return out
 }
+
+// small reports whether a pack is far from full, by bytes and by slots.
+func (p *packCensus) small() bool { return p.size < packTarget/2 && p.slots < maxSlots/2 }
 
 func (w *sweep) pinned(id PackID) bool {
 	w.s.mu.Lock()

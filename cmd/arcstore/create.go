@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcboxlabs/arcstore"
+	"github.com/arcboxlabs/arcstore/capture"
+	"github.com/arcboxlabs/arcstore/manifest"
+)
+
+// dirtyPage is the number of bytes that a bit of a dirty bitmap stands for.
+const dirtyPage = 4 << 10
+
+func newCreateCommand(a *app) *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:     "create",
+		Short:   "Take a snapshot",
+		Long:    "Create takes a snapshot of a target. It is durable when the command ends.",
+		Example: "  arcstore create vm web-1 --memory /run/vm/web-1.ram",
+	})
+	cmd.AddCommand(newCreateVMCommand(a))
+	return cmd
+}
+
+type createVMOptions struct {
+	memory      string
+	dirty       string
+	cleanSample int
+	state       []string
+	machine     string
+	parent      string
+	name        string
+	description string
+	labels      []string
+}
+
+func newCreateVMCommand(a *app) *cobra.Command {
+	var opt createVMOptions
+	cmd := &cobra.Command{
+		Use:   "vm TARGET --memory FILE",
+		Short: "Take a snapshot of a virtual machine",
+		Long: `Create vm takes a snapshot of TARGET, a free name for the virtual machine, from
+the file that holds its memory, which must not change meanwhile. Other files that
+belong to its state are given by --state, and stored under the name given there.
+
+Only what differs from the parent is stored: by default the target's newest
+snapshot. With --dirty, the pages that the bitmap calls clean are not even read: one
+bit for each 4 KiB page, lowest bit of the first byte first, as KVM's dirty log
+gives it. A bitmap is right only against the snapshot that it was started from,
+so --parent must name that one.`,
+		Example: `  arcstore create vm web-1 --memory /run/vm/web-1.ram --state vmstate=/run/vm/web-1.state
+  arcstore create vm web-1 --memory /run/vm/web-1.ram --name nightly --label pin=yes
+  arcstore create vm web-1 --memory /run/vm/web-1.ram --dirty /run/vm/web-1.dirty --parent 7f3a09c1`,
+		Args:              takes(1, 1, "the TARGET"),
+		ValidArgsFunction: atMost(1, a.completeTargets),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runCreateVM(cmd, a, opt, args[0])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&opt.memory, "memory", "", "`FILE` or block device that holds the memory (required)")
+	f.StringVar(&opt.dirty, "dirty", "", "`FILE` with the bitmap of the pages that may differ from --parent")
+	f.IntVar(&opt.cleanSample, "clean-sample", capture.DefaultCleanSample, "check one in `N` pages that the bitmap calls clean; -1 for none")
+	f.StringArrayVar(&opt.state, "state", nil, "further stream, as `NAME=FILE`; may be repeated")
+	f.StringVar(&opt.machine, "machine", "", "`FILE` with the machine's regions, vCPUs and devices as JSON")
+	f.StringVar(&opt.parent, "parent", arcstore.ParentLatest, "snapshot that this one descends from: `ID`, latest or none")
+	f.StringVar(&opt.name, "name", "", "name for people")
+	f.StringVar(&opt.description, "description", "", "what there is to say about it")
+	f.StringArrayVar(&opt.labels, "label", nil, "label, as `K=V`; may be repeated")
+	must(cmd.RegisterFlagCompletionFunc("parent", a.completeParents))
+	for _, name := range []string{"name", "description", "label", "clean-sample"} {
+		must(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
+	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInUse, exitInterrupted)
+}
+
+func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string) error {
+	if opt.memory == "" {
+		return usagef("create vm needs --memory FILE")
+	}
+	labels, err := parsePairs("--label", "K=V", opt.labels)
+	if err != nil {
+		return err
+	}
+	vm, closeFiles, err := openVM(opt)
+	defer closeFiles()
+	if err != nil {
+		return err
+	}
+	p := a.progress()
+	defer p.close()
+	create := &arcstore.CreateOptions{
+		Parent: opt.parent, CleanSample: opt.cleanSample,
+		Name: opt.name, Description: opt.description, Labels: labels, Progress: p.report(),
+	}
+	if opt.cleanSample == 0 {
+		return usagef("--clean-sample 0 says nothing: one in N pages is checked, or none with -1")
+	}
+	if opt.dirty != "" {
+		pages := (vm.Memory.Size() + dirtyPage - 1) / dirtyPage
+		if create.Dirty, err = readBounded("--dirty", opt.dirty, (pages+63)/64*8); err != nil {
+			return err
+		}
+	}
+	return a.write(cmd, func(m *arcstore.Manager) error {
+		s, err := m.CreateVM(cmd.Context(), target, vm, create)
+		p.close()
+		if err != nil {
+			return err
+		}
+		return a.result(s, func(w io.Writer) {
+			f := facts{}
+			f.add("created", "%s", s.ID)
+			f.add("target", "%s", s.TargetID)
+			f.add("parent", "%s", orNone(s.Parent))
+			f.add("size", "%s", size(s.Size))
+			addCost(&f, s)
+			f.print(w)
+		})
+	})
+}
+
+// openVM opens the files that a VM's state is in.
+func openVM(opt createVMOptions) (vm *arcstore.VM, closeFiles func(), err error) {
+	var files []*capture.File
+	closeFiles = func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}
+	open := func(flag, name string) (*capture.File, error) {
+		f, err := capture.OpenFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", flag, err)
+		}
+		files = append(files, f)
+		return f, nil
+	}
+	vm = &arcstore.VM{State: make(map[string]arcstore.Source)}
+	if vm.Memory, err = open("--memory", opt.memory); err != nil {
+		return nil, closeFiles, err
+	}
+	names, err := parsePairs("--state", "NAME=FILE", opt.state)
+	if err != nil {
+		return nil, closeFiles, err
+	}
+	for name, file := range names {
+		if vm.State[name], err = open("--state "+name, file); err != nil {
+			return nil, closeFiles, err
+		}
+	}
+	if opt.machine != "" {
+		if vm.Machine, err = readMachine(opt.machine); err != nil {
+			return nil, closeFiles, err
+		}
+	}
+	return vm, closeFiles, nil
+}
+
+// readMachine reads the JSON form of a machine. Fields that it does not have are errors, not losses.
+func readMachine(file string) (*arcstore.Machine, error) {
+	text, err := readBounded("--machine", file, manifest.MaxMachineSize)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	m := new(arcstore.Machine)
+	if err := d.Decode(m); err != nil {
+		return nil, usagef("--machine: %s does not describe a machine: %v", file, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, usagef("--machine: %s has more than one JSON document", file)
+	}
+	return m, nil
+}
+
+// readBounded reads a file that has no business being longer than limit bytes.
+func readBounded(flag, name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, usagef("%s: %s is longer than the %d bytes that it may have", flag, name, limit)
+	}
+	return b, nil
+}
+
+// parsePairs reads the K=V arguments of a flag.
+func parsePairs(flag, form string, pairs []string) (map[string]string, error) {
+	m := make(map[string]string, len(pairs))
+	for _, pair := range pairs {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok || key == "" {
+			return nil, usagef("%s %q is not of the form %s", flag, pair, form)
+		}
+		if _, ok := m[key]; ok {
+			return nil, usagef("%s %s is given twice", flag, key)
+		}
+		m[key] = value
+	}
+	return m, nil
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcboxlabs/arcstore"
+)
+
+func newGCCommand(a *app) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Give back the space that no snapshot needs",
+		Long: `Gc deletes what no snapshot needs, rewrites packs that are mostly dead, merges small
+ones, and lays together the snapshots that have become scattered. It removes what
+interrupted operations left.`,
+		Example: `  arcstore gc --dry-run
+  arcstore gc`,
+		Args:              takes(0, 0, "no arguments"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runGC(cmd, a, dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be freed")
+	return exits(cmd, exitFailed, exitUsage, exitDamage, exitInUse, exitInterrupted)
+}
+
+func runGC(cmd *cobra.Command, a *app, dryRun bool) error {
+	collect := func(ctx context.Context, m *arcstore.Manager) error {
+		p := a.progress()
+		defer p.close()
+		report, err := m.GC(ctx, &arcstore.GCOptions{DryRun: dryRun, Progress: p.report()})
+		p.close()
+		if err != nil {
+			return err
+		}
+		return a.result(report, func(w io.Writer) { printGC(w, report) })
+	}
+	if dryRun {
+		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return collect(cmd.Context(), m) })
+	}
+	return a.write(cmd, func(m *arcstore.Manager) error { return collect(cmd.Context(), m) })
+}
+
+func printGC(w io.Writer, r *arcstore.GCReport) {
+	f := facts{}
+	f.add("snapshots", "%s", count(r.Snapshots))
+	f.add("live chunks", "%s", count(r.ChunksLive))
+	freed := "freed"
+	if r.DryRun {
+		freed = "would free"
+	}
+	f.add(freed, "%s", size(r.BytesFreed))
+	f.add("packs", "%s deleted, %s written anew (%s moved, %s)", count(r.PacksDeleted), count(r.PacksWritten),
+		plural(r.ChunksMoved, "chunk", "chunks"), size(r.BytesRewritten))
+	f.add("manifests", "%s deleted", count(r.ManifestsDeleted))
+	f.add("leftovers", "%s deleted", count(r.LeftoversDeleted))
+	f.add("most scattered", "%.1f frames read for each MiB", r.FramesPerMiBWorst)
+	f.add("took", "%s", took(r.Duration))
+	f.print(w)
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcboxlabs/arcstore"
+)
+
+func newListCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "list [TARGET]",
+		Aliases: []string{"ls"},
+		Short:   "List snapshots",
+		Long: `List shows the snapshots of a target, or of all, oldest first: SIZE is what they
+restore to, NEW what their creation found new, STORED what that took.`,
+		Example: `  arcstore list
+  arcstore list web-1
+  arcstore list --json | jq -r '.[].id'`,
+		Args:              takes(0, 1, "a TARGET or nothing"),
+		ValidArgsFunction: atMost(1, a.completeTargets),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runList(cmd, a, append(args, "")[0])
+		},
+	}
+	return exits(cmd, exitFailed, exitUsage, exitInterrupted)
+}
+
+func runList(cmd *cobra.Command, a *app, target string) error {
+	return a.read(cmd.Context(), func(m *arcstore.Manager) error {
+		snapshots, err := m.List(cmd.Context(), target)
+		if err != nil {
+			return err
+		}
+		if snapshots == nil {
+			snapshots = []*arcstore.Snapshot{} // an array in JSON too
+		}
+		return a.result(snapshots, func(w io.Writer) { printSnapshots(w, snapshots) })
+	})
+}
+
+func printSnapshots(w io.Writer, snapshots []*arcstore.Snapshot) {
+	if len(snapshots) == 0 {
+		fmt.Fprintln(w, "no snapshots")
+		return
+	}
+	short := shortIDs(snapshots)
+	t := newTable("ID", "TARGET", "CREATED", ">SIZE", ">NEW", ">STORED", "PARENT", "STATE", "NAME")
+	for _, s := range snapshots {
+		t.add(short(s.ID), s.TargetID, moment(s.Created), size(s.Size), size(s.Cost.BytesNew), size(s.Cost.BytesStored),
+			orNone(short(s.Parent)), fmt.Sprint(s.State), s.Name)
+	}
+	t.print(w)
+}
+
+// orNone writes what may be missing.
+func orNone(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestFullDisk: a create that fills the disk fails, and what was in the store stays whole.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
+		t.Skip("needs the right to mount a small file system: ", err)
+	}
+	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	t.Setenv(storeVariable, filepath.Join(dir, "store"))
+	small, large := filepath.Join(t.TempDir(), "small"), filepath.Join(t.TempDir(), "large")
+	writeRandom(t, small, 1<<20)
+	writeRandom(t, large, 64<<20)
+
+	mustRun(t, "init")
+	mustRun(t, "create", "vm", "web-1", "--memory", small)
+	out, err := exec.Command("arcstore", "create", "vm", "web-1", "--memory", large).CombinedOutput()
+	if code := exitOf(err); code != exitFailed {
+		t.Fatalf("exit code %d, want %d: %s", code, exitFailed, out)
+	}
+	for _, want := range []string{"no space left on device", "nothing in the store is harmed"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("message lacks %q: %s", want, out)
+		}
+	}
+	mustRun(t, "gc")
+	mustRun(t, "verify", "--data")
+	if got := mustRun(t, "restore", "web-1@latest", "--stream", "memory", "--output", "-"); got != readFile(t, small) {
+		t.Error("the snapshot that was there before differs")
+	}
+	// With the leftovers gone, there is room again.
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < 12<<20 {
+		t.Errorf("only %d bytes are free after gc", free)
+	}
+}
+
+// TestDemoReadsProcessMemory: on Linux the demo's source is the process itself.
+func TestDemoReadsProcessMemory(t *testing.T) {
+	if _, err := os.Stat("/proc/self/mem"); err != nil {
+		t.Skip("needs /proc: ", err)
+	}
+	out := mustRun(t, "demo", "--size", "16MiB")
+	if !strings.Contains(out, "/proc/") {
+		t.Errorf("it read something else:\n%s", out)
+	}
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

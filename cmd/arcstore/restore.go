@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcboxlabs/arcstore"
+)
+
+type restoreOptions struct {
+	output string
+	force  bool
+	stream string
+}
+
+func newRestoreCommand(a *app) *cobra.Command {
+	var opt restoreOptions
+	cmd := &cobra.Command{
+		Use:   "restore ID --output DIR",
+		Short: "Bring a snapshot back",
+		Long: `Restore writes every stream of a snapshot as a sparse file under DIR, each under
+its name, or with --stream that one alone. With --output - that stream goes to
+stdout, zeros included. All data is verified on its way.
+
+It needs no lock: it works beside a process that uses the store.`,
+		Example: `  arcstore restore 7f3a09c1 --output /tmp/web-1
+  arcstore restore web-1@latest --output /tmp/web-1 --stream vmstate --force
+  arcstore restore web-1@latest --stream memory --output - | sha256sum`,
+		Args:              takes(1, 1, "one ID"),
+		ValidArgsFunction: atMost(1, a.completeSnapshots),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runRestore(cmd.Context(), a, opt, args[0])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&opt.output, "output", "", "`DIR` for the files, made if need be; - for stdout (required)")
+	f.BoolVar(&opt.force, "force", false, "replace files that exist")
+	f.StringVar(&opt.stream, "stream", "", "restore just the stream `NAME`")
+	must(cmd.MarkFlagDirname("output"))
+	must(cmd.RegisterFlagCompletionFunc("stream", a.completeStreams))
+	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInterrupted)
+}
+
+func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) error {
+	toStdout := opt.output == "-"
+	switch {
+	case opt.output == "":
+		return usagef("restore needs --output DIR, or --output - for stdout")
+	case toStdout && opt.stream == "":
+		return usagef("one stream alone can go to stdout: name it with --stream")
+	case toStdout && a.json:
+		return usagef("stdout cannot take both the stream and --json")
+	}
+	return a.read(ctx, func(m *arcstore.Manager) error {
+		p := a.progress()
+		defer p.close()
+		ro := &arcstore.RestoreOptions{Force: opt.force, Stream: opt.stream, Progress: p.report()}
+		if toStdout {
+			_, err := m.RestoreStream(ctx, id, opt.stream, a.stdout, ro)
+			return err
+		}
+		report, err := m.Restore(ctx, id, opt.output, ro)
+		p.close()
+		if errors.Is(err, arcstore.ErrExists) {
+			return hinted{err, "--force replaces it"}
+		}
+		if err != nil {
+			return err
+		}
+		return a.result(report, func(w io.Writer) {
+			f := facts{}
+			f.add("restored", "%s", report.Snapshot)
+			f.add("to", "%s", opt.output)
+			f.add("streams", "%s", count(report.Streams))
+			f.add("size", "%s", size(report.Bytes))
+			f.add("written", "%s", size(report.BytesData))
+			f.add("took", "%s", took(report.Duration))
+			f.print(w)
+		})
+	})
+}
