@@ -131,6 +131,9 @@ func (vm *VM) streams() ([]stream, error) {
 	if rest[manifest.MemoryStream] != nil {
 		return nil, fmt.Errorf("%w: the stream %s is given twice", ErrInvalid, manifest.MemoryStream)
 	}
+	if err := vm.checkReferences(rest); err != nil {
+		return nil, err
+	}
 	streams := []stream{{manifest.MemoryStream, vm.Memory}}
 	for name, src := range rest {
 		if err := manifest.ValidName(name); err != nil {
@@ -140,6 +143,26 @@ func (vm *VM) streams() ([]stream, error) {
 	}
 	slices.SortFunc(streams[1:], func(a, b stream) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
 	return streams, nil
+}
+
+// checkReferences makes sure that the streams that Machine names are there.
+func (vm *VM) checkReferences(streams map[string]chunker.Source) error {
+	if vm.Machine == nil {
+		return nil
+	}
+	var names []string
+	for _, v := range vm.Machine.VCPUs {
+		names = append(names, v.State)
+	}
+	for _, d := range vm.Machine.Devices {
+		names = append(names, d.State)
+	}
+	for _, name := range names {
+		if name != "" && streams[name] == nil {
+			return fmt.Errorf("%w: its description refers to a stream %q that is not given", ErrInvalid, name)
+		}
+	}
+	return nil
 }
 
 // Bytes is a source of bytes in memory.
