@@ -254,7 +254,11 @@ func TestSweep(t *testing.T) {
 	for i := 0; i < len(b); i += 3 {
 		some = append(some, b[i])
 	}
-	dry, err := s.Sweep(ctx, live(some, c), SweepOptions{DryRun: true})
+	reader, err := Open(ctx, s.Dir(), Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dry, err := reader.Sweep(ctx, live(some, c), SweepOptions{DryRun: true})
 	if err != nil || size() != full {
 		t.Fatalf("a dry run changed the store: %v", err)
 	}

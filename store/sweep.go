@@ -328,7 +328,11 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 // small reports whether a pack is far from full, by bytes and by slots.
 func (p *packCensus) small() bool { return p.size < packTarget/2 && p.slots < maxSlots/2 }
 
+// pinned reports whether a writer needs the pack as it is.
 func (w *sweep) pinned(id PackID) bool {
+	if w.s.readOnly {
+		return false // a dry run, which knows nothing of the writer
+	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	p := w.s.packs[id]
