@@ -14,8 +14,8 @@ const latestSuffix = "@latest"
 // list returns every entry that can be read. One that is damaged does not hide the others; Verify tells of it.
 func (m *Manager) list(ctx context.Context) ([]*Snapshot, error) {
 	entries, err := m.catalogue.List(ctx)
-	if err != nil && !errors.Is(err, manifest.ErrCorrupt) {
-		return nil, err
+	if manifest.CorruptErrors(err) == nil {
+		return entries, wrapManifest(err)
 	}
 	return entries, nil
 }
@@ -47,7 +47,7 @@ func (m *Manager) Get(ctx context.Context, ref string) (*Snapshot, error) {
 			return e, nil
 		}
 		if !errors.Is(err, manifest.ErrNotFound) {
-			return nil, err
+			return nil, wrapManifest(err)
 		}
 	}
 	entries, err := m.list(ctx)

@@ -23,7 +23,7 @@ func (m *Manager) roots(ctx context.Context) (*roots, error) {
 	defer m.mu.Unlock()
 	entries, err := m.catalogue.List(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("arcstore: gc needs every catalogue entry, to know what to keep: %w", err)
+		return nil, fmt.Errorf("arcstore: gc needs every catalogue entry, to know what to keep: %w", wrapManifest(err))
 	}
 	r := &roots{}
 	seen := make(map[manifest.Digest]bool)

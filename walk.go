@@ -42,7 +42,7 @@ func (m *Manager) liveOf(digests []manifest.Digest) store.Live {
 	return store.Live{Groups: len(digests), Walk: func(ctx context.Context, group int, visit func([]ChunkID) error) error {
 		t, err := m.manifests.Open(ctx, digests[group])
 		if err != nil {
-			return err
+			return wrapManifest(err)
 		}
 		defer t.Close()
 		for _, s := range t.Streams() {

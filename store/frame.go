@@ -73,7 +73,7 @@ func (e *encoder) encode(dst, raw []byte, codec Codec) (Codec, []byte, error) {
 	case Zstd:
 		if e.zstd == nil {
 			var err error
-			e.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+			e.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1),
 				zstd.WithEncoderCRC(false), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
 			if err != nil {
 				return 0, nil, fmt.Errorf("store: zstd: %w", err)
