@@ -3,14 +3,10 @@ package manifest
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
-
-	"github.com/zeebo/blake3"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 )
@@ -23,43 +19,55 @@ const chainSlack = 64 << 10
 // streams' sizes. One goroutine uses it.
 type Builder struct {
 	files  *Files
-	f      *os.File
+	f      file
 	w      *bufio.Writer
 	offset int64
 	root   root
-	parent *Table // whose entries can be inherited; nil for none
+	size   int64          // of the root's encoding
+	parent *Table         // whose entries can be inherited; nil for none
+	names  map[string]use // of the streams, and of the directories that they imply
 	open   *StreamBuilder
 	done   bool
 }
 
+// use is what a name stands for.
+type use uint8
+
+const (
+	unused use = iota
+	asStream
+	asDir
+)
+
 // Build begins a manifest of streams in chunks of chunkSize bytes, as the
 // difference to parent, or on its own where parent is nil or has grown too
-// long a chain. parent must stay open until Commit.
+// long a chain. parent must stay open until Commit. Abort must be called,
+// unless Commit is.
 func (f *Files) Build(ctx context.Context, chunkSize int, parent *Table) (*Builder, error) {
 	if err := chunker.CheckChunkSize(chunkSize); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
+		return nil, fmt.Errorf("manifest: %w: %w", ErrInvalid, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b := &Builder{files: f, root: root{chunkSize: chunkSize}, parent: parent}
+	b := &Builder{files: f, root: root{chunkSize: chunkSize}, size: rootFixed, parent: parent, names: make(map[string]use)}
 	if parent != nil {
 		p := parent.layers[0].root
 		if p.chunkSize != chunkSize {
 			return nil, fmt.Errorf("manifest: %w parent: its chunk size is %d, not %d", ErrInvalid, p.chunkSize, chunkSize)
 		}
-		if p.depth+1 <= MaxDepth && p.chainBytes <= max(p.baseBytes, chainSlack) {
+		if p.depth < MaxDepth && p.chainBytes <= max(p.baseBytes, chainSlack) {
 			b.root.depth, b.root.parent = p.depth+1, parent.Digest()
 			b.root.chainBytes, b.root.baseBytes = p.chainBytes, p.baseBytes
 		}
 	}
-	file, err := createTemp(f.dir)
+	opened, err := createTemp(f.disk, f.dir)
 	if err != nil {
 		return nil, fmt.Errorf("manifest: build: %w", err)
 	}
-	b.f = file
-	b.w = bufio.NewWriterSize(file, 256<<10)
-	if err := b.write(fileHeader()); err != nil {
+	b.f = opened
+	b.w = bufio.NewWriterSize(opened, 256<<10)
+	if err := b.write(encodeHeader()); err != nil {
 		b.Abort()
 		return nil, err
 	}
@@ -74,20 +82,20 @@ func (b *Builder) write(p []byte) error {
 	return nil
 }
 
-// StreamBuilder adds the entries of one stream, in order. Its methods fail
-// when there are more of them than the stream has chunks.
-type StreamBuilder struct {
-	b      *Builder
-	s      rootStream
-	base   *StreamTable // the parent's, if it has one
-	total  int64
-	next   int64
-	number int64 // of the leaf at hand
-	leaf   leafBuilder
+// grow adds to the root's size. What a decoder would refuse is an error here.
+func (b *Builder) grow(n int) error {
+	if b.size += int64(n); b.size > maxRoot {
+		return fmt.Errorf("manifest: %w manifest: its streams hold too much: its root would have more than %d bytes", ErrInvalid, maxRoot)
+	}
+	return nil
 }
 
-// Stream begins the next stream. The one before must be complete.
+// Stream begins the next stream, of size bytes. The one before must be
+// complete. The streams' order does not matter.
 func (b *Builder) Stream(name string, size int64) (*StreamBuilder, error) {
+	if b.done {
+		return nil, errBuilderDone
+	}
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}
@@ -95,6 +103,12 @@ func (b *Builder) Stream(name string, size int64) (*StreamBuilder, error) {
 		return nil, fmt.Errorf("manifest: %w stream %s of %d bytes: too large, or one of too many", ErrInvalid, name, size)
 	}
 	if err := b.closeStream(); err != nil {
+		return nil, err
+	}
+	if err := b.addName(name); err != nil {
+		return nil, err
+	}
+	if err := b.grow(streamFixed + len(name)); err != nil {
 		return nil, err
 	}
 	s := &StreamBuilder{b: b, s: rootStream{Stream: Stream{name, size}}, total: chunks(size, b.root.chunkSize)}
@@ -108,8 +122,29 @@ func (b *Builder) Stream(name string, size int64) (*StreamBuilder, error) {
 			s.s.based = b.root.depth > 0
 		}
 	}
+	s.enter(0)
 	b.open = s
 	return s, nil
+}
+
+// addName takes a stream's name: it must be new, and no stream both a file and a directory.
+func (b *Builder) addName(name string) error {
+	switch b.names[name] {
+	case asStream:
+		return fmt.Errorf("manifest: %w stream name %q: there is one of that name", ErrInvalid, name)
+	case asDir:
+		return fmt.Errorf("manifest: %w stream name %q: it is a directory of another stream", ErrInvalid, name)
+	}
+	for dir := range dirsOf(name) {
+		if b.names[dir] == asStream {
+			return fmt.Errorf("manifest: %w stream name %q: it makes a directory of %q, which is a stream too", ErrInvalid, name, dir)
+		}
+	}
+	for dir := range dirsOf(name) {
+		b.names[dir] = asDir
+	}
+	b.names[name] = asStream
+	return nil
 }
 
 // closeStream ends the stream at hand.
@@ -119,7 +154,7 @@ func (b *Builder) closeStream() error {
 		return nil
 	}
 	if s.next != s.total {
-		return fmt.Errorf("manifest: stream %s has %d of its %d chunks", s.s.Name, s.next, s.total)
+		return fmt.Errorf("manifest: stream %s has only %d of its %d chunks", s.s.Name, s.next, s.total)
 	}
 	if err := s.flush(); err != nil {
 		return err
@@ -129,158 +164,13 @@ func (b *Builder) closeStream() error {
 	return nil
 }
 
-// each calls add with parts of the next n entries, none of which crosses a leaf's end.
-func (s *StreamBuilder) each(n int64, add func(first, n int64) error) error {
-	if n < 0 || n > s.total-s.next {
-		return fmt.Errorf("manifest: stream %s has %d chunks, not %d", s.s.Name, s.total, s.next+n)
-	}
-	for n > 0 {
-		if number := s.next / leafChunks; number != s.number {
-			if err := s.flush(); err != nil {
-				return err
-			}
-			s.number = number
-		}
-		part := min(n, (s.number+1)*leafChunks-s.next)
-		if err := add(s.next, part); err != nil {
-			return err
-		}
-		s.next += part
-		n -= part
-	}
-	return nil
-}
+var errBuilderDone = errors.New("manifest: the builder was committed or aborted")
 
-// flush writes the leaf at hand, if it says anything.
-func (s *StreamBuilder) flush() error {
-	defer s.leaf.reset()
-	if !s.leaf.explicit {
-		return nil
-	}
-	leaf := s.leaf.encode()
-	hash := blake3.Sum256(leaf)
-	le := binary.LittleEndian
-	s.s.leaves = le.AppendUint64(s.s.leaves, uint64(s.number))
-	s.s.leaves = le.AppendUint64(s.s.leaves, uint64(s.b.offset))
-	s.s.leaves = le.AppendUint32(s.s.leaves, uint32(len(leaf)))
-	s.s.leaves = append(s.s.leaves, hash[:]...)
-	if s.b.root.depth > 0 {
-		s.b.root.chainBytes += int64(len(leaf))
-	} else {
-		s.b.root.baseBytes += int64(len(leaf))
-	}
-	return s.b.write(leaf)
-}
-
-// Append adds entries; the zero ID is a hole.
-func (s *StreamBuilder) Append(ids []chunker.ID) error {
-	return s.each(int64(len(ids)), func(_, n int64) error {
-		part := ids[:n]
-		ids = ids[n:]
-		for i := 0; i < len(part); {
-			end := i + 1
-			for end < len(part) && part[end].IsHole() == part[i].IsHole() {
-				end++
-			}
-			if part[i].IsHole() {
-				s.addHole(end - i)
-			} else {
-				s.leaf.add(data, end-i)
-				for k := i; k < end; k++ {
-					s.leaf.ids = append(s.leaf.ids, part[k][:]...)
-				}
-			}
-			i = end
-		}
-		return nil
-	})
-}
-
-// Hole adds n entries that are holes.
-func (s *StreamBuilder) Hole(n int64) error {
-	if s.s.based {
-		return s.each(n, func(_, n int64) error { s.addHole(int(n)); return nil })
-	}
-	return s.skip(n)
-}
-
-// addHole adds holes to the leaf: where there is nothing to inherit, that goes without saying.
-func (s *StreamBuilder) addHole(n int) {
-	if s.s.based {
-		s.leaf.add(hole, n)
-	} else {
-		s.leaf.add(inherit, n)
-	}
-}
-
-// skip passes over n entries about which there is nothing to say, whole leaves at once.
-func (s *StreamBuilder) skip(n int64) error {
-	if n < 0 || n > s.total-s.next {
-		return fmt.Errorf("manifest: stream %s has %d chunks, not %d", s.s.Name, s.total, s.next+n)
-	}
-	head := min(n, (leafChunks-s.next%leafChunks)%leafChunks)
-	tail := (n - head) % leafChunks
-	quiet := func(_, n int64) error { s.leaf.add(inherit, int(n)); return nil }
-	if err := s.each(head, quiet); err != nil {
-		return err
-	}
-	s.next += n - head - tail
-	return s.each(tail, quiet)
-}
-
-// Inherit adds n entries that are as in the parent's stream of the same name,
-// which must have them, as chunks of the same length.
-func (s *StreamBuilder) Inherit(n int64) error {
-	if s.base == nil || n > s.base.Len()-s.next {
-		return fmt.Errorf("manifest: stream %s: the parent has no chunks %d to %d to inherit", s.s.Name, s.next, s.next+n-1)
-	}
-	if err := s.checkShort(n); err != nil {
-		return err
-	}
-	if s.s.based {
-		return s.skip(n)
-	}
-	buf := make([]chunker.ID, min(n, leafChunks))
-	for n > 0 {
-		part := buf[:min(n, int64(len(buf)))]
-		if err := s.base.Lookup(s.next, part); err != nil {
-			return err
-		}
-		if err := s.Append(part); err != nil {
-			return err
-		}
-		n -= int64(len(part))
-	}
-	return nil
-}
-
-// checkShort refuses to inherit a last chunk that has another length here than in the parent.
-func (s *StreamBuilder) checkShort(n int64) error {
-	if s.base.Size() == s.s.Size {
-		return nil
-	}
-	at := min(s.base.Len(), s.total) - 1
-	if at < s.next || at >= s.next+n {
-		return nil
-	}
-	size := int64(s.b.root.chunkSize)
-	if min(size, s.base.Size()-at*size) == min(size, s.s.Size-at*size) {
-		return nil
-	}
-	var id [1]chunker.ID
-	if err := s.base.Lookup(at, id[:]); err != nil {
-		return err
-	}
-	if !id[0].IsHole() {
-		return fmt.Errorf("manifest: stream %s: chunk %d has another length than the parent's", s.s.Name, at)
-	}
-	return nil
-}
-
-// Commit completes the manifest and makes it durable under its digest.
+// Commit completes the manifest and makes it durable under its digest. A
+// builder that cannot commit can only be aborted.
 func (b *Builder) Commit(ctx context.Context) (Digest, error) {
 	if b.done {
-		return Digest{}, errors.New("manifest: builder is done")
+		return Digest{}, errBuilderDone
 	}
 	if err := b.closeStream(); err != nil {
 		return Digest{}, err
@@ -288,13 +178,14 @@ func (b *Builder) Commit(ctx context.Context) (Digest, error) {
 	if err := ctx.Err(); err != nil {
 		return Digest{}, err
 	}
-	slices.SortFunc(b.root.streams, func(x, y rootStream) int { return strings.Compare(x.Name, y.Name) })
-	for i := range b.root.streams {
-		if err := follows(b.root.streams[:i], b.root.streams[i].Name); err != nil {
-			return Digest{}, fmt.Errorf("manifest: %w: %w", ErrInvalid, err)
-		}
+	r := &b.root
+	if own := b.offset - headerSize; r.depth > 0 {
+		r.chainBytes += own
+	} else {
+		r.baseBytes = own
 	}
-	encoded := b.root.encode()
+	slices.SortFunc(r.streams, func(x, y rootStream) int { return strings.Compare(x.Name, y.Name) })
+	encoded := r.encode()
 	digest := digestOf(encoded)
 	footer := encodeFooter(b.offset, int64(len(encoded)))
 	if err := b.write(encoded); err != nil {
@@ -307,7 +198,7 @@ func (b *Builder) Commit(ctx context.Context) (Digest, error) {
 		return Digest{}, fmt.Errorf("manifest: write: %w", err)
 	}
 	b.done = true
-	if err := moveInto(b.f, b.files.path(digest), true); err != nil {
+	if err := moveInto(b.files.disk, b.f, b.files.path(digest), true); err != nil {
 		return Digest{}, fmt.Errorf("manifest: commit: %w", err)
 	}
 	return digest, nil
@@ -318,6 +209,6 @@ func (b *Builder) Abort() {
 	if !b.done {
 		b.done = true
 		b.f.Close()
-		os.Remove(b.f.Name())
+		b.files.disk.remove(b.f.Name())
 	}
 }

@@ -6,43 +6,61 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-const entrySuffix = ".json"
+const (
+	entrySuffix = ".json"
+	// pendingSuffix is that of entries that were Put without being made durable.
+	// A loss of power may leave such a file empty or torn; under a name of its own it
+	// is never taken for a damaged snapshot.
+	pendingSuffix = ".pending"
+)
 
 // Catalogue is the directory that lists a store's snapshots, a file each.
 // It is safe for concurrent use; of two Puts of one entry the last one wins.
-type Catalogue struct{ dir string }
+type Catalogue struct {
+	dir  string
+	disk disk
+}
 
 // OpenCatalogue returns the catalogue in dir, which need not exist yet.
-func OpenCatalogue(dir string) *Catalogue { return &Catalogue{dir} }
+func OpenCatalogue(dir string) *Catalogue { return &Catalogue{dir, osDisk{}} }
 
-func (c *Catalogue) path(id string) string { return filepath.Join(c.dir, id+entrySuffix) }
+func (c *Catalogue) path(id, suffix string) string { return filepath.Join(c.dir, id+suffix) }
 
-// Put writes an entry, in place of one of the same ID. Where durable, it outlives a loss of power.
+// Put writes an entry, in place of one of the same ID, and sets e.Format.
+// Where durable, it outlives a loss of power; otherwise it may be gone after
+// one, and it does not replace one that is durable.
 func (c *Catalogue) Put(ctx context.Context, e *Entry, durable bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	b, err := e.encode()
 	if err != nil {
-		return fmt.Errorf("manifest: entry %s: %w", e.ID, err)
+		return fmt.Errorf("manifest: entry %q: %w", e.ID, err)
 	}
-	f, err := createTemp(c.dir)
+	suffix := entrySuffix
+	if !durable {
+		suffix = pendingSuffix
+	}
+	f, err := createTemp(c.disk, c.dir)
 	if err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	if _, err := f.Write(b); err != nil {
 		f.Close()
-		os.Remove(f.Name())
+		c.disk.remove(f.Name())
 		return fmt.Errorf("manifest: write entry %s: %w", e.ID, err)
 	}
-	if err := moveInto(f, c.path(e.ID), durable); err != nil {
+	if err := moveInto(c.disk, f, c.path(e.ID, suffix), durable); err != nil {
 		return fmt.Errorf("manifest: write entry %s: %w", e.ID, err)
+	}
+	if durable {
+		// The pending one is out of sight already; what stays of it is a leftover.
+		c.disk.remove(c.path(e.ID, pendingSuffix))
 	}
 	return nil
 }
@@ -52,52 +70,63 @@ func (c *Catalogue) Get(ctx context.Context, id string) (*Entry, error) {
 	if err := ValidID(id); err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	// An entry that becomes durable between the first two looks is found by the third.
+	for _, suffix := range []string{entrySuffix, pendingSuffix, entrySuffix} {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		e, err := c.read(id, suffix)
+		switch {
+		case err == nil:
+			return e, nil
+		case errors.Is(err, fs.ErrNotExist):
+		case suffix == pendingSuffix && errors.Is(err, ErrCorrupt): // what a loss of power left
+		case errors.Is(err, ErrCorrupt):
+			return nil, err
+		default:
+			return nil, fmt.Errorf("manifest: entry %s: %w", id, err)
+		}
 	}
-	b, err := readBounded(c.path(id), maxEntry)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("manifest: entry %s: %w", id, ErrNotFound)
-	}
+	return nil, fmt.Errorf("manifest: entry %s: %w", id, ErrNotFound)
+}
+
+// read reads one file: fs.ErrNotExist, ErrVersion, or a *CorruptError if it is damaged.
+func (c *Catalogue) read(id, suffix string) (*Entry, error) {
+	b, err := readBounded(c.disk, c.path(id, suffix), maxEntry)
 	if err != nil {
-		return nil, fmt.Errorf("manifest: entry %s: %w", id, err)
+		return nil, err
 	}
 	e, err := decodeEntry(b)
 	if errors.Is(err, ErrVersion) {
-		return nil, fmt.Errorf("manifest: entry %s: %w", id, err)
+		return nil, err
 	}
 	if err == nil && e.ID != id {
 		err = errors.New("it is the entry of another snapshot")
 	}
 	if err != nil {
-		return nil, &CorruptError{File: id + entrySuffix, Why: err.Error()}
+		return nil, &CorruptError{File: id + suffix, Why: err.Error()}
 	}
 	return e, nil
 }
 
-// List returns all entries, oldest first. Damaged ones do not hide the
-// others: it returns those that it could read together with an error that joins a *CorruptError for each.
+// List returns all entries, oldest first. Those that are damaged, or newer
+// than this program, do not hide the others: it returns what it could read
+// together with an error that joins a *CorruptError, or one that wraps
+// ErrVersion, for each. After any other error it returns no entries.
 func (c *Catalogue) List(ctx context.Context) ([]*Entry, error) {
-	files, err := os.ReadDir(c.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	ids, err := c.ids()
 	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	var entries []*Entry
 	var bad []error
-	for _, f := range files {
-		id, ok := strings.CutSuffix(f.Name(), entrySuffix)
-		if !ok || ValidID(id) != nil {
-			continue
-		}
+	for _, id := range ids {
 		e, err := c.Get(ctx, id)
 		switch {
 		case err == nil:
 			entries = append(entries, e)
-		case errors.Is(err, ErrNotFound): // deleted meanwhile
-		case errors.As(err, new(*CorruptError)):
+		case errors.Is(err, ErrNotFound): // deleted meanwhile, or never complete
+		case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
 			bad = append(bad, err)
 		default:
 			return nil, err
@@ -109,6 +138,26 @@ func (c *Catalogue) List(ctx context.Context) ([]*Entry, error) {
 	return entries, errors.Join(bad...)
 }
 
+// ids lists the IDs that the directory has files for, each once.
+func (c *Catalogue) ids() ([]string, error) {
+	names, err := c.disk.names(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var ids []string
+	for _, name := range names {
+		id, ok := strings.CutSuffix(name, entrySuffix)
+		if !ok {
+			id, ok = strings.CutSuffix(name, pendingSuffix)
+		}
+		if ok && checkID(id) == nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), err
+}
+
 // Delete removes an entry for good; ErrNotFound if there is none.
 func (c *Catalogue) Delete(ctx context.Context, id string) error {
 	if err := ValidID(id); err != nil {
@@ -117,11 +166,20 @@ func (c *Catalogue) Delete(ctx context.Context, id string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := removeDurable(c.path(id))
-	if errors.Is(err, fs.ErrNotExist) {
+	// The pending one first: a durable one that hid it must not give way to it.
+	found := false
+	for _, suffix := range []string{pendingSuffix, entrySuffix} {
+		err := c.disk.remove(c.path(id, suffix))
+		if err == nil {
+			found = true
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("manifest: delete entry %s: %w", id, err)
+		}
+	}
+	if !found {
 		return fmt.Errorf("manifest: entry %s: %w", id, ErrNotFound)
 	}
-	if err != nil {
+	if err := c.disk.syncDir(c.dir); err != nil {
 		return fmt.Errorf("manifest: delete entry %s: %w", id, err)
 	}
 	return nil
@@ -129,4 +187,28 @@ func (c *Catalogue) Delete(ctx context.Context, id string) error {
 
 // RemoveTemporary removes what interrupted Puts left behind, and says how
 // many files those were. No Put may be running.
-func (c *Catalogue) RemoveTemporary() (int, error) { return removeTemporary(c.dir) }
+func (c *Catalogue) RemoveTemporary() (int, error) {
+	n, err := removeTemporary(c.disk, c.dir)
+	if err != nil {
+		return n, err
+	}
+	names, err := c.disk.names(c.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return n, fmt.Errorf("manifest: %w", err)
+	}
+	for _, name := range names {
+		id, ok := strings.CutSuffix(name, pendingSuffix)
+		if !ok || checkID(id) != nil {
+			continue
+		}
+		_, err := c.read(id, pendingSuffix)
+		if _, hidden := slices.BinarySearch(names, id+entrySuffix); !hidden && !errors.Is(err, ErrCorrupt) {
+			continue
+		}
+		if err := c.disk.remove(c.path(id, pendingSuffix)); err != nil {
+			return n, fmt.Errorf("manifest: %w", err)
+		}
+		n++
+	}
+	return n, nil
+}

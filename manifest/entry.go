@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -33,7 +35,7 @@ const (
 
 // Entry is one snapshot in the catalogue.
 type Entry struct {
-	Format      int               `json:"format"` // of the entry
+	Format      int               `json:"format"` // set by Catalogue.Put
 	ID          string            `json:"id"`
 	Name        string            `json:"name,omitempty"`
 	TargetID    string            `json:"target_id"`
@@ -67,28 +69,50 @@ func NewID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// The end of an entry's file, in every version: a last member with the
+// CRC-32C of all bytes before it. A flipped bit in a number is still JSON.
+const (
+	sumBefore = ` "checksum": "`
+	sumAfter  = "\"\n}\n"
+	sumSize   = len(sumBefore) + 8 + len(sumAfter)
+)
+
+func checksumLine(b []byte) string {
+	return fmt.Sprintf("%s%08x%s", sumBefore, crc32.Checksum(b, crcTable), sumAfter)
+}
+
 // encode returns the entry's file; what decodeEntry would refuse is an error here.
 func (e *Entry) encode() ([]byte, error) {
 	e.Format = entryVersion
 	if err := e.check(); err != nil {
+		if !errors.Is(err, ErrInvalid) {
+			err = fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
 		return nil, err
 	}
 	b, err := json.MarshalIndent(e, "", " ")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if len(b) >= maxEntry {
-		return nil, fmt.Errorf("%w entry: it has more than %d bytes", ErrInvalid, maxEntry)
+	b = append(b[:len(b)-len("\n}")], ",\n"...)
+	b = append(b, checksumLine(b)...)
+	if len(b) > maxEntry {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrInvalid, maxEntry)
 	}
-	return append(b, '\n'), nil
+	return b, nil
 }
 
 // check holds an entry to what the format allows.
 func (e *Entry) check() error {
-	if err := ValidID(e.ID); err != nil {
+	if err := checkID(e.ID); err != nil {
 		return err
 	}
-	if err := ValidTarget(e.TargetID); err != nil {
+	if e.Parent != "" {
+		if err := checkID(e.Parent); err != nil {
+			return fmt.Errorf("its parent: %w", err)
+		}
+	}
+	if err := checkTarget(e.TargetID); err != nil {
 		return err
 	}
 	switch e.State {
@@ -106,21 +130,40 @@ func (e *Entry) check() error {
 	if e.Size < 0 {
 		return errors.New("it has a negative size")
 	}
+	return e.checkText()
+}
+
+// checkText refuses what JSON would not give back as it was.
+func (e *Entry) checkText() error {
+	ok := utf8.ValidString(e.Name) && utf8.ValidString(e.Description)
+	for k, v := range e.Labels {
+		ok = ok && utf8.ValidString(k) && utf8.ValidString(v)
+	}
+	for _, p := range e.Packs {
+		ok = ok && utf8.ValidString(p)
+	}
+	if !ok {
+		return errors.New("its name, description, labels or packs are not UTF-8")
+	}
 	return nil
 }
 
 // decodeEntry parses an entry's file.
 func decodeEntry(b []byte) (*Entry, error) {
+	at := len(b) - sumSize
+	if at < 0 || checksumLine(b[:at]) != string(b[at:]) {
+		return nil, errors.New("it has no checksum, or a wrong one")
+	}
 	var version struct {
-		Format int `json:"format"`
+		Format uint32 `json:"format"`
 	}
 	if err := json.Unmarshal(b, &version); err != nil {
 		return nil, err
 	}
 	if version.Format > entryVersion {
-		return nil, fmt.Errorf("%w: the entry has format %d, this program knows up to %d", ErrVersion, version.Format, entryVersion)
+		return nil, fmt.Errorf("%w: it has format %d, this program knows up to %d", ErrVersion, version.Format, entryVersion)
 	}
-	if version.Format < 1 {
+	if version.Format == 0 {
 		return nil, errors.New("it has no format version")
 	}
 	e := &Entry{}

@@ -14,14 +14,20 @@ var (
 	ErrInvalid = errors.New("invalid")
 )
 
-// CorruptError says which file is damaged. It wraps ErrCorrupt.
+// CorruptError says which file is damaged. It wraps ErrCorrupt. An error of
+// the device, which may pass, is never one.
 type CorruptError struct {
-	File string // relative to its directory
-	Why  string
+	File   string // relative to its directory
+	Offset int64  // byte where the damaged part begins; 0 where it is the file as a whole
+	Why    string
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("manifest: %s: %v: %s", e.File, ErrCorrupt, e.Why)
+	at := ""
+	if e.Offset > 0 {
+		at = fmt.Sprintf(" at byte %d", e.Offset)
+	}
+	return fmt.Sprintf("manifest: %s%s: %v: %s", e.File, at, ErrCorrupt, e.Why)
 }
 
 // Is makes errors.Is(err, ErrCorrupt) hold.

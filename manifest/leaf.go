@@ -28,15 +28,15 @@ type leafBuilder struct {
 	ids      []byte
 	last     kind
 	count    uint64 // of the last run
-	entries  int
-	explicit bool // anything but inherit
+	explicit bool   // anything but inherit
+	out      []byte
 }
 
 func (b *leafBuilder) reset() {
-	b.runs, b.ids, b.count, b.entries, b.explicit = b.runs[:0], b.ids[:0], 0, 0, false
+	b.runs, b.ids, b.count, b.explicit = b.runs[:0], b.ids[:0], 0, false
 }
 
-// add appends n entries of a kind; those of data have their IDs appended to ids by the caller.
+// add appends n entries that need no IDs.
 func (b *leafBuilder) add(k kind, n int) {
 	if n == 0 {
 		return
@@ -47,64 +47,73 @@ func (b *leafBuilder) add(k kind, n int) {
 	}
 	b.last = k
 	b.count += uint64(n)
-	b.entries += n
 	b.explicit = b.explicit || k != inherit
 }
 
-// encode returns the leaf's bytes: length of the runs (4), runs, IDs. What is inherited at the end goes unsaid.
+// addData appends entries of data.
+func (b *leafBuilder) addData(ids []chunker.ID) {
+	b.add(data, len(ids))
+	for i := range ids {
+		b.ids = append(b.ids, ids[i][:]...)
+	}
+}
+
+// encode returns the leaf's bytes: length of the runs (4), runs, IDs. What is
+// inherited at the end goes unsaid. They are valid until the next call.
 func (b *leafBuilder) encode() []byte {
 	if b.count > 0 && b.last != inherit {
 		b.runs = binary.AppendUvarint(b.runs, b.count<<2|uint64(b.last))
+		b.count = 0
 	}
-	out := make([]byte, 0, 4+len(b.runs)+len(b.ids))
-	out = binary.LittleEndian.AppendUint32(out, uint32(len(b.runs)))
-	out = append(out, b.runs...)
-	return append(out, b.ids...)
+	b.out = binary.LittleEndian.AppendUint32(b.out[:0], uint32(len(b.runs)))
+	b.out = append(b.out, b.runs...)
+	b.out = append(b.out, b.ids...)
+	return b.out
 }
 
 var errLeaf = errors.New("a leaf of its page tables is malformed")
 
-// applyLeaf overlays entries with what the leaf b says explicitly.
-func applyLeaf(b []byte, entries []chunker.ID) error {
+// decodeLeaf calls fn with the runs of a leaf of n entries, in order: where
+// each begins, its length, and the IDs of one of data, back to back.
+func decodeLeaf(b []byte, n int, fn func(k kind, first, count int, ids []byte)) error {
 	if len(b) < 4 {
 		return errLeaf
 	}
-	n := int64(binary.LittleEndian.Uint32(b))
-	if n > int64(len(b)-4) {
+	length := int64(binary.LittleEndian.Uint32(b))
+	if length > int64(len(b)-4) {
 		return errLeaf
 	}
-	runs, ids := b[4:4+n], b[4+n:]
-	at := uint64(0)
+	runs, ids := b[4:4+length], b[4+length:]
+	first := 0
 	for len(runs) > 0 {
 		v, used := binary.Uvarint(runs)
 		if used <= 0 {
 			return errLeaf
 		}
 		runs = runs[used:]
-		k, count := kind(v&3), v>>2
-		if count == 0 || count > uint64(len(entries))-at {
+		k := kind(v & 3)
+		if v>>2 == 0 || v>>2 > uint64(n-first) {
 			return errLeaf
 		}
+		count := int(v >> 2)
+		var own []byte
 		switch k {
-		case inherit:
-		case hole:
-			clear(entries[at : at+count])
+		case inherit, hole:
 		case data:
-			if count*chunker.IDSize > uint64(len(ids)) {
+			if count > len(ids)/chunker.IDSize {
 				return errLeaf
 			}
-			for i := range entries[at : at+count] {
-				id := chunker.ID(ids[i*chunker.IDSize:])
-				if id.IsHole() {
+			own, ids = ids[:count*chunker.IDSize], ids[count*chunker.IDSize:]
+			for at := 0; at < len(own); at += chunker.IDSize {
+				if binary.LittleEndian.Uint64(own[at:]) == 0 && chunker.ID(own[at:]).IsHole() {
 					return errLeaf
 				}
-				entries[at+uint64(i)] = id
 			}
-			ids = ids[count*chunker.IDSize:]
 		default:
 			return errLeaf
 		}
-		at += count
+		fn(k, first, count, own)
+		first += count
 	}
 	if len(ids) != 0 {
 		return errLeaf

@@ -1,65 +1,29 @@
 package manifest
 
 import (
+	"cmp"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"slices"
 	"sort"
 	"strings"
-
-	"github.com/zeebo/blake3"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 )
 
 const (
-	fileMagic   = "arcmanif"
-	fileVersion = 1
-	headerSize  = 16
-	footerSize  = 32
-	leafEntry   = 52 // leaf number (8), offset (8), length (4), hash (32)
-
 	// MaxDepth bounds how many ancestors reading a page table walks.
 	MaxDepth = 32
 
+	rootFixed   = 64 // bytes before the streams
+	streamFixed = 15 // bytes of a stream besides its name and leaves
+	leafEntry   = 52 // leaf number (8), offset (8), length (4), hash (32)
+
 	maxStreams    = 1 << 20
-	maxStreamSize = 1 << 60 // bytes
+	maxStreamSize = 1 << 60   // bytes
+	maxRoot       = 256 << 20 // bytes: the leaves of 80 TiB in chunks of 4 KiB, all of them data
 )
-
-// Digest names a manifest: the BLAKE3-256 of its root, which holds the hash
-// of each leaf and the parent's digest.
-type Digest [32]byte
-
-// String returns the digest as 64 hexadecimal digits.
-func (d Digest) String() string { return hex.EncodeToString(d[:]) }
-
-// ParseDigest is the inverse of String.
-func ParseDigest(s string) (d Digest, err error) { return d, d.UnmarshalText([]byte(s)) }
-
-// MarshalText implements encoding.TextMarshaler; the zero digest is empty.
-func (d Digest) MarshalText() ([]byte, error) {
-	if d == (Digest{}) {
-		return nil, nil
-	}
-	return []byte(d.String()), nil
-}
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Digest) UnmarshalText(b []byte) error {
-	if len(b) == 0 {
-		*d = Digest{}
-		return nil
-	}
-	if len(b) != 2*len(d) {
-		return fmt.Errorf("manifest: %w digest %q", ErrInvalid, b)
-	}
-	if _, err := hex.Decode(d[:], b); err != nil {
-		return fmt.Errorf("manifest: %w digest %q", ErrInvalid, b)
-	}
-	return nil
-}
 
 // Stream is a named byte sequence of a snapshot.
 type Stream struct {
@@ -89,20 +53,51 @@ type rootStream struct {
 	leaves []byte // leafEntry bytes each, by leaf number
 }
 
-// leaf returns the place of a leaf, if the stream has it.
-func (s *rootStream) leaf(number int64) (offset int64, length int, hash []byte, ok bool) {
-	n := len(s.leaves) / leafEntry
-	i := sort.Search(n, func(i int) bool {
+// leafPlace is an entry of a leaf directory.
+type leafPlace struct {
+	number int64
+	offset int64 // in the file
+	length int64
+	hash   []byte
+}
+
+func (p *leafPlace) end() int64 { return p.offset + p.length }
+
+// leafCount returns how many leaves the stream has.
+func (s *rootStream) leafCount() int { return len(s.leaves) / leafEntry }
+
+func (s *rootStream) place(i int) leafPlace {
+	le := binary.LittleEndian
+	e := s.leaves[i*leafEntry:][:leafEntry]
+	return leafPlace{int64(le.Uint64(e)), int64(le.Uint64(e[8:])), int64(le.Uint32(e[16:])), e[20:]}
+}
+
+func (s *rootStream) addPlace(p leafPlace) {
+	le := binary.LittleEndian
+	s.leaves = le.AppendUint64(s.leaves, uint64(p.number))
+	s.leaves = le.AppendUint64(s.leaves, uint64(p.offset))
+	s.leaves = le.AppendUint32(s.leaves, uint32(p.length))
+	s.leaves = append(s.leaves, p.hash...)
+}
+
+// find returns the index of the first leaf whose number is not below number.
+func (s *rootStream) find(number int64) int {
+	return sort.Search(s.leafCount(), func(i int) bool {
 		return binary.LittleEndian.Uint64(s.leaves[i*leafEntry:]) >= uint64(number)
 	})
-	if i == n {
-		return 0, 0, nil, false
+}
+
+// leaf returns a leaf's place, if the stream has it, and its index.
+func (s *rootStream) leaf(number int64) (p leafPlace, i int, ok bool) {
+	if i = s.find(number); i < s.leafCount() {
+		p = s.place(i)
 	}
-	e := s.leaves[i*leafEntry:][:leafEntry]
-	if binary.LittleEndian.Uint64(e) != uint64(number) {
-		return 0, 0, nil, false
-	}
-	return int64(binary.LittleEndian.Uint64(e[8:])), int(binary.LittleEndian.Uint32(e[16:])), e[20:], true
+	return p, i, i < s.leafCount() && p.number == number
+}
+
+// leafChunksAt returns how many entries of a stream of n lie in one of its leaves.
+func leafChunksAt(n, number int64) int {
+	return int(max(0, min(leafChunks, n-number*leafChunks)))
 }
 
 func (r *root) stream(name string) *rootStream {
@@ -133,46 +128,46 @@ func (r *root) encode() []byte {
 			based = 1
 		}
 		b = append(b, based)
-		b = le.AppendUint32(b, uint32(len(s.leaves)/leafEntry))
+		b = le.AppendUint32(b, uint32(s.leafCount()))
 		b = append(b, s.leaves...)
 	}
 	return b
 }
 
-// decodeRoot parses a root whose leaves lie between headerSize and end. It keeps b.
+// decodeRoot parses the root of a file whose leaves end at offset end, as
+// encode writes it and no other way. It keeps b.
 func decodeRoot(b []byte, end int64) (*root, error) {
 	le := binary.LittleEndian
 	if len(b) < 4 {
 		return nil, errors.New("its root is too short")
 	}
-	if v := le.Uint32(b); v != fileVersion {
-		if v > fileVersion {
-			return nil, fmt.Errorf("%w: the manifest has format %d, this program knows up to %d", ErrVersion, v, fileVersion)
-		}
-		return nil, errors.New("its root has no version")
+	if err := checkVersion(le.Uint32(b)); err != nil {
+		return nil, err
 	}
-	if len(b) < 64 {
+	if len(b) < rootFixed {
 		return nil, errors.New("its root is too short")
 	}
 	r := &root{chunkSize: int(le.Uint32(b[4:])), depth: int(le.Uint32(b[8:])), parent: Digest(b[12:]),
 		chainBytes: int64(le.Uint64(b[44:])), baseBytes: int64(le.Uint64(b[52:]))}
-	if err := chunker.CheckChunkSize(r.chunkSize); err != nil {
-		return nil, err
+	if chunker.CheckChunkSize(r.chunkSize) != nil {
+		return nil, errors.New("its root has an impossible chunk size")
 	}
-	if r.depth > MaxDepth || (r.depth == 0) != (r.parent == Digest{}) || r.chainBytes < 0 || r.baseBytes < 0 {
+	if r.depth > MaxDepth || (r.depth == 0) != (r.parent == Digest{}) {
 		return nil, errors.New("its root says that it has too many ancestors, or both some and none")
 	}
+	if err := r.checkSums(end - headerSize); err != nil {
+		return nil, err
+	}
 	n := int64(le.Uint32(b[60:]))
-	b = b[64:]
-	const least = 2 + 1 + 8 + 1 + 4 // bytes a stream
-	if n > int64(len(b)/least) {
+	b = b[rootFixed:]
+	if n > maxStreams || n > int64(len(b)/streamFixed) {
 		return nil, errors.New("its root counts more streams than it holds")
 	}
 	r.streams = make([]rootStream, 0, n)
 	for range n {
 		var s rootStream
 		var err error
-		if s, b, err = decodeStream(b, r, end); err != nil {
+		if s, b, err = decodeStream(b, r); err != nil {
 			return nil, err
 		}
 		if err := follows(r.streams, s.Name); err != nil {
@@ -183,23 +178,35 @@ func decodeRoot(b []byte, end int64) (*root, error) {
 	if len(b) != 0 {
 		return nil, errors.New("its root is too long")
 	}
-	return r, nil
+	return r, r.checkPlaces(end)
+}
+
+// checkSums checks what the root says of the bytes of leaves, its own being own bytes.
+func (r *root) checkSums(own int64) error {
+	ok := r.chainBytes >= own && r.baseBytes >= 0
+	if r.depth == 0 {
+		ok = r.chainBytes == 0 && r.baseBytes == own
+	}
+	if !ok {
+		return errors.New("its root has wrong sums of the leaves' lengths")
+	}
+	return nil
 }
 
 // decodeStream parses one stream and returns the rest of b.
-func decodeStream(b []byte, r *root, end int64) (s rootStream, rest []byte, err error) {
+func decodeStream(b []byte, r *root) (s rootStream, rest []byte, err error) {
 	le := binary.LittleEndian
 	bad := errors.New("a stream in its root is malformed")
 	if len(b) < 2 {
 		return s, nil, bad
 	}
 	n := int(le.Uint16(b))
-	if len(b) < 2+n+13 {
+	if len(b) < n+streamFixed {
 		return s, nil, bad
 	}
 	s.Name = string(b[2 : 2+n])
 	b = b[2+n:]
-	if err := ValidName(s.Name); err != nil {
+	if err := checkName(s.Name); err != nil {
 		return s, nil, err
 	}
 	s.Size, s.based = int64(le.Uint64(b)), b[8] == 1
@@ -212,16 +219,44 @@ func decodeStream(b []byte, r *root, end int64) (s rootStream, rest []byte, err 
 		return s, nil, bad
 	}
 	s.leaves, rest = b[:leaves*leafEntry:leaves*leafEntry], b[leaves*leafEntry:]
-	count := (chunks(s.Size, r.chunkSize) + leafChunks - 1) / leafChunks
-	last := int64(-1)
-	for e := s.leaves; len(e) > 0; e = e[leafEntry:] {
-		number, offset, length := int64(le.Uint64(e)), int64(le.Uint64(e[8:])), int64(le.Uint32(e[16:]))
-		if number <= last || number >= count || length < 4 || length > maxLeaf || offset < headerSize || offset > end-length {
+	count := chunks(chunks(s.Size, r.chunkSize), leafChunks)
+	before := leafPlace{number: -1}
+	for i := range s.leafCount() {
+		p := s.place(i)
+		if p.number <= before.number || p.number >= count || p.length < 4 || p.length > maxLeaf {
 			return s, nil, bad
 		}
-		last = number
+		if i > 0 && p.offset != before.end() || p.offset < headerSize || p.offset > 1<<62 {
+			return s, nil, errors.New("the leaves of a stream in its root do not follow each other")
+		}
+		before = p
 	}
 	return s, rest, nil
+}
+
+// checkPlaces checks that the leaves fill the file up to end, without gaps or
+// overlaps. Within each stream they follow each other already.
+func (r *root) checkPlaces(end int64) error {
+	type span struct{ from, to int64 }
+	var spans []span
+	for i := range r.streams {
+		if s := &r.streams[i]; s.leafCount() > 0 {
+			first, last := s.place(0), s.place(s.leafCount()-1)
+			spans = append(spans, span{first.offset, last.end()})
+		}
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	at := int64(headerSize)
+	for _, s := range spans {
+		if s.from != at {
+			return errors.New("the leaves in its root overlap, or leave gaps")
+		}
+		at = s.to
+	}
+	if at != end {
+		return errors.New("the leaves in its root do not fill it")
+	}
+	return nil
 }
 
 // follows returns an error if a stream of that name cannot come after the
@@ -233,53 +268,22 @@ func follows(streams []rootStream, name string) error {
 	if before := streams[len(streams)-1].Name; before >= name {
 		return errors.New("the streams in its root are not sorted")
 	}
-	for dir := name; ; {
-		i := strings.LastIndexByte(dir, '/')
-		if i < 0 {
-			return nil
-		}
-		dir = dir[:i]
+	for dir := range dirsOf(name) {
 		at := sort.Search(len(streams), func(i int) bool { return streams[i].Name >= dir })
 		if at < len(streams) && streams[at].Name == dir {
-			return fmt.Errorf("%w: the stream name %q makes a directory of %q, which is a stream too", ErrInvalid, name, dir)
+			return fmt.Errorf("the stream name %q makes a directory of %q, which is a stream too", name, dir)
 		}
 	}
+	return nil
 }
 
-func digestOf(root []byte) Digest { return blake3.Sum256(root) }
-
-var crcTable = crc32.MakeTable(crc32.Castagnoli)
-
-func fileHeader() []byte {
-	b := append([]byte(nil), fileMagic...)
-	b = binary.LittleEndian.AppendUint32(b, fileVersion)
-	return binary.LittleEndian.AppendUint32(b, 0)
-}
-
-// encodeFooter returns the end of a manifest file: where its root is.
-func encodeFooter(offset, length int64) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, uint64(offset))
-	b = binary.LittleEndian.AppendUint64(b, uint64(length))
-	b = binary.LittleEndian.AppendUint32(b, fileVersion)
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crcTable))
-	return append(b, fileMagic...)
-}
-
-// decodeFooter parses the last footerSize bytes of a file of size bytes.
-func decodeFooter(b []byte, size int64) (offset, length int64, err error) {
-	le := binary.LittleEndian
-	if len(b) != footerSize || string(b[24:]) != fileMagic {
-		return 0, 0, errors.New("it has no footer")
+// dirsOf yields the directories that a stream name implies, the innermost first.
+func dirsOf(name string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for i := strings.LastIndexByte(name, '/'); i >= 0; i = strings.LastIndexByte(name[:i], '/') {
+			if !yield(name[:i]) {
+				return
+			}
+		}
 	}
-	if v := le.Uint32(b[16:]); v > fileVersion {
-		return 0, 0, fmt.Errorf("%w: the manifest has format %d, this program knows up to %d", ErrVersion, v, fileVersion)
-	}
-	if le.Uint32(b[20:]) != crc32.Checksum(b[:20], crcTable) {
-		return 0, 0, errors.New("its footer has a wrong checksum")
-	}
-	offset, length = int64(le.Uint64(b)), int64(le.Uint64(b[8:]))
-	if offset < headerSize || length < 0 || length > size || offset != size-footerSize-length {
-		return 0, 0, errors.New("its footer does not fit its size")
-	}
-	return offset, length, nil
 }

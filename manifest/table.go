@@ -2,10 +2,9 @@ package manifest
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
-
-	"github.com/zeebo/blake3"
+	"math"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 )
@@ -16,38 +15,40 @@ type Table struct {
 	layers []*layer // the newest first
 }
 
-// Open opens a manifest. What it reads is checked against the digest. The table must be closed.
+// Open opens a manifest and its ancestors. All that is ever read of them is
+// checked against the digest. The table must be closed.
 func (f *Files) Open(ctx context.Context, d Digest) (*Table, error) {
 	t := &Table{}
-	for {
+	for next := d; ; {
 		if err := ctx.Err(); err != nil {
 			t.Close()
 			return nil, err
 		}
-		l, err := f.openLayer(d)
+		l, err := f.openLayer(next)
 		if err == nil && len(t.layers) > 0 {
-			child := t.layers[len(t.layers)-1].root
-			if l.root.depth != child.depth-1 || l.root.chunkSize != child.chunkSize {
+			if err = t.layers[len(t.layers)-1].checkParent(l); err != nil {
 				l.f.Close()
-				err = l.corrupt("it is no parent of what refers to it")
 			}
+		} else if errors.Is(err, ErrNotFound) && next != d {
+			err = fmt.Errorf("manifest: %s: its ancestor %s: %w", d, next, ErrNotFound)
 		}
 		if err != nil {
 			t.Close()
 			return nil, err
 		}
 		t.layers = append(t.layers, l)
+		// Each parent's depth is one less, so this ends.
 		if l.root.depth == 0 {
 			return t, nil
 		}
-		d = l.root.parent
+		next = l.root.parent
 	}
 }
 
 // Close closes the files. No look-up may be running.
 func (t *Table) Close() error {
 	for _, l := range t.layers {
-		l.f.Close()
+		l.f.Close() // only read from: there is nothing to lose
 	}
 	return nil
 }
@@ -57,6 +58,13 @@ func (t *Table) Digest() Digest { return t.layers[0].digest }
 
 // ChunkSize returns the chunk size in bytes.
 func (t *Table) ChunkSize() int { return t.layers[0].root.chunkSize }
+
+// Parent returns the digest of the manifest that this one is the difference
+// to. One written in full has none, even if its snapshot has a parent.
+func (t *Table) Parent() (Digest, bool) {
+	r := t.layers[0].root
+	return r.parent, r.depth > 0
+}
 
 // Layers returns the digests of the manifests that reading this one takes, itself first.
 func (t *Table) Layers() []Digest {
@@ -77,29 +85,12 @@ func (t *Table) Streams() []Stream {
 }
 
 // StreamTable is the page table of one stream. It is safe for concurrent use.
+// It keeps up to 8 MiB of entries and leaves that it read.
 type StreamTable struct {
 	Stream
 	len    int64
-	layers []streamLayer // the newest first
-
-	mu     sync.Mutex
-	leaves [cachedLeaves]cachedLeaf
-	clock  uint64
-	buf    []byte
-}
-
-type streamLayer struct {
-	*layer
-	s *rootStream
-}
-
-// cachedLeaves is how many composed leaves a StreamTable keeps: 128 KiB each.
-const cachedLeaves = 4
-
-type cachedLeaf struct {
-	number  int64
-	used    uint64 // 0: empty
-	entries []chunker.ID
+	layers []*layerStream // the newest first
+	cache  leafCache
 }
 
 // Stream returns the page table of a stream; ErrNotFound if there is none of that name.
@@ -111,15 +102,14 @@ func (t *Table) Stream(name string) (*StreamTable, error) {
 			if len(s.layers) == 0 {
 				return nil, fmt.Errorf("manifest: stream %q: %w", name, ErrNotFound)
 			}
-			return nil, l.corrupt(fmt.Sprintf("it lacks the stream %q that its child builds on", name))
+			return nil, l.corrupt(l.end, fmt.Errorf("it lacks the stream %q that its child builds on", name))
 		}
-		s.layers = append(s.layers, streamLayer{l, rs})
+		s.layers = append(s.layers, &layerStream{layer: l, s: rs, len: chunks(rs.Size, l.root.chunkSize)})
 		if !rs.based {
 			break
 		}
 	}
-	s.Stream = s.layers[0].s.Stream
-	s.len = chunks(s.Stream.Size, t.ChunkSize())
+	s.Stream, s.len = s.layers[0].s.Stream, s.layers[0].len
 	return s, nil
 }
 
@@ -131,22 +121,14 @@ func (s *StreamTable) Len() int64 { return s.len }
 
 // Lookup fills ids with the entries from first on; holes are zero.
 func (s *StreamTable) Lookup(first int64, ids []chunker.ID) error {
-	if first < 0 || int64(len(ids)) > s.len-first {
-		return fmt.Errorf("manifest: stream %s has no chunks %d to %d", s.Name, first, first+int64(len(ids))-1)
+	if len(ids) > 0 && (first < 0 || int64(len(ids)) > s.len-first) {
+		return fmt.Errorf("manifest: stream %s has %d chunks: %w range of %d from %d on", s.Name, s.len, ErrInvalid, len(ids), first)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for len(ids) > 0 {
 		number, at := first/leafChunks, first%leafChunks
 		n := min(int64(len(ids)), leafChunks-at)
-		entries, err := s.leaf(number)
-		if err != nil {
+		if err := s.lookup(number, int(at), ids[:n]); err != nil {
 			return err
-		}
-		if entries == nil {
-			clear(ids[:n])
-		} else {
-			copy(ids[:n], entries[at:])
 		}
 		ids = ids[n:]
 		first += n
@@ -154,69 +136,101 @@ func (s *StreamTable) Lookup(first int64, ids []chunker.ID) error {
 	return nil
 }
 
-// leaf composes a leaf from its layers; nil where it is all holes.
-func (s *StreamTable) leaf(number int64) ([]chunker.ID, error) {
-	s.clock++
-	oldest := &s.leaves[0]
-	for i := range s.leaves {
-		c := &s.leaves[i]
-		if c.used > 0 && c.number == number {
-			c.used = s.clock
-			return c.entries, nil
+// lookup is Lookup within one leaf.
+func (s *StreamTable) lookup(number int64, at int, ids []chunker.ID) error {
+	slot := s.cache.acquire(number)
+	if slot == nil {
+		if s.nextLeaf(number) != number {
+			clear(ids)
+			return nil
 		}
-		if c.used < oldest.used {
-			oldest = c
-		}
+		slot = s.cache.add(number)
 	}
-	present := false
-	for _, l := range s.layers {
-		_, _, _, ok := l.s.leaf(number)
-		present = present || ok
+	defer s.cache.release(slot)
+	slot.once.Do(func() { slot.err = s.compose(number, &slot.composed) })
+	if slot.err != nil {
+		s.cache.drop(slot) // it may have been the device's error, and pass
+		return slot.err
 	}
-	if !present {
-		return nil, nil
-	}
-	oldest.used = 0
-	if oldest.entries == nil {
-		oldest.entries = make([]chunker.ID, leafChunks)
-	}
-	clear(oldest.entries)
-	for i := len(s.layers) - 1; i >= 0; i-- {
-		l := s.layers[i]
-		// What an ancestor had beyond this layer's end is not inherited.
-		n := max(0, min(leafChunks, chunks(l.s.Size, l.root.chunkSize)-number*leafChunks))
-		clear(oldest.entries[n:])
-		b, err := l.readLeaf(l.s, number, &s.buf)
-		if err != nil {
-			return nil, err
-		}
-		if b == nil {
-			continue
-		}
-		if err := applyLeaf(b, oldest.entries[:n]); err != nil {
-			return nil, l.corrupt(err.Error())
-		}
-	}
-	oldest.number, oldest.used = number, s.clock
-	return oldest.entries, nil
+	slot.fill(at, ids)
+	return nil
 }
 
-// readLeaf reads and checks a leaf; nil if the layer has none. The result is
-// valid until the next call with the same buf.
-func (l *layer) readLeaf(s *rootStream, number int64, buf *[]byte) ([]byte, error) {
-	offset, length, hash, ok := s.leaf(number)
-	if !ok {
-		return nil, nil
+// nextLeaf returns the number of the first leaf from number on of which any
+// layer says anything: what comes before it is holes.
+func (s *StreamTable) nextLeaf(number int64) int64 {
+	next := int64(math.MaxInt64)
+	for _, l := range s.layers {
+		if i := l.s.find(number); i < l.s.leafCount() {
+			next = min(next, l.s.place(i).number)
+		}
 	}
-	if cap(*buf) < length {
-		*buf = make([]byte, max(length, 64<<10))
+	if next >= chunks(s.len, leafChunks) {
+		return math.MaxInt64
 	}
-	b := (*buf)[:length]
-	if _, err := l.f.ReadAt(b, offset); err != nil {
-		return nil, fmt.Errorf("manifest: read %s: %w", l.digest, err)
+	return next
+}
+
+// compose sets c to what the layers together say of a leaf.
+func (s *StreamTable) compose(number int64, c *composed) error {
+	size := int64(0)
+	for _, l := range s.layers {
+		if p, _, ok := l.s.leaf(number); ok {
+			size += p.length
+		}
 	}
-	if sum := blake3.Sum256(b); string(sum[:]) != string(hash) {
-		return nil, l.corrupt(fmt.Sprintf("leaf %d of stream %s does not hash to what the root says", number, s.Name))
+	c.reset(size)
+	limit := leafChunks
+	for _, l := range s.layers {
+		n := leafChunksAt(l.len, number)
+		limit = min(limit, n)
+		p, i, ok := l.s.leaf(number)
+		if !ok {
+			continue
+		}
+		err := l.leaf(i, func(b []byte) error {
+			if err := c.underlay(b, n, limit); err != nil {
+				return l.corrupt(p.offset, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return b, nil
+	return nil
+}
+
+// Own calls fn with the entries of data that this manifest itself holds, not
+// those that it inherits, in order. ids is valid until fn returns.
+func (s *StreamTable) Own(ctx context.Context, fn func(first int64, ids []chunker.ID) error) error {
+	l := &layerStream{layer: s.layers[0].layer, s: s.layers[0].s, len: s.len}
+	var ids []chunker.ID
+	for i := range l.s.leafCount() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p := l.s.place(i)
+		err := l.leaf(i, func(b []byte) error {
+			var ferr error
+			err := decodeLeaf(b, leafChunksAt(l.len, p.number), func(k kind, first, count int, own []byte) {
+				if k != data || ferr != nil {
+					return
+				}
+				ids = ids[:0]
+				for at := 0; at < len(own); at += chunker.IDSize {
+					ids = append(ids, chunker.ID(own[at:]))
+				}
+				ferr = fn(p.number*leafChunks+int64(first), ids)
+			})
+			if err != nil {
+				return l.corrupt(p.offset, err)
+			}
+			return ferr
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -3,10 +3,7 @@ package manifest
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"fmt"
-
-	"github.com/arcboxlabs/arcstore/chunker"
+	"errors"
 )
 
 // Verify reads the whole of one manifest's file, though not its ancestors',
@@ -18,35 +15,31 @@ func (f *Files) Verify(ctx context.Context, d Digest) error {
 	}
 	defer l.f.Close()
 	header := make([]byte, headerSize)
-	if _, err := l.f.ReadAt(header, 0); err != nil {
-		return fmt.Errorf("manifest: read %s: %w", d, err)
+	if err := l.readAt(header, 0); err != nil {
+		return err
 	}
-	if !bytes.Equal(header, fileHeader()) {
-		return l.corrupt("its header is not that of a manifest")
+	if !bytes.Equal(header, encodeHeader()) {
+		return l.corrupt(0, errors.New("its header is not that of a manifest"))
 	}
-	var buf []byte
-	entries := make([]chunker.ID, leafChunks)
-	sum := int64(headerSize)
+	// Header, leaves, root and footer fill the file: an opened root is known to leave no gaps.
 	for i := range l.root.streams {
-		s := &l.root.streams[i]
-		for e := s.leaves; len(e) > 0; e = e[leafEntry:] {
+		rs := &l.root.streams[i]
+		s := &layerStream{layer: l, s: rs, len: chunks(rs.Size, l.root.chunkSize)}
+		for i := range rs.leafCount() {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			number := int64(binary.LittleEndian.Uint64(e))
-			b, err := l.readLeaf(s, number, &buf)
+			p := rs.place(i)
+			err := s.leaf(i, func(b []byte) error {
+				if err := decodeLeaf(b, leafChunksAt(s.len, p.number), func(kind, int, int, []byte) {}); err != nil {
+					return l.corrupt(p.offset, err)
+				}
+				return nil
+			})
 			if err != nil {
 				return err
 			}
-			sum += int64(len(b))
-			n := min(leafChunks, chunks(s.Size, l.root.chunkSize)-number*leafChunks)
-			if err := applyLeaf(b, entries[:n]); err != nil {
-				return l.corrupt(err.Error())
-			}
 		}
-	}
-	if sum != l.end {
-		return l.corrupt("its leaves do not fill it")
 	}
 	return nil
 }
