@@ -28,6 +28,9 @@ const (
 	indexValueSize = 6 // pack number, slot
 
 	indexBatch = 8192 // entries written at a time
+
+	// indexWrites is about what an entry takes on disk, compactions under way included, in bytes.
+	indexWrites = 200
 )
 
 // index finds chunks in packs whose tables are not in memory. It is derived
@@ -135,11 +138,14 @@ func (x *index) extend(tables []*table) error {
 	if err != nil {
 		return err
 	}
-	// Badger is written first and means nothing until the summary says so.
 	total := 0
 	for _, t := range tables {
 		total += t.slots()
 	}
+	if err := checkRoom(x.dir, indexRoom+int64(total)*indexWrites); err != nil {
+		return err
+	}
+	// Badger is written first and means nothing until the summary says so.
 	const width = indexKeySize + indexValueSize
 	records := make([]byte, 0, total*width)
 	for i, t := range tables {
@@ -192,6 +198,10 @@ func (x *index) open() (*badger.DB, error) {
 	defer x.dbMu.Unlock()
 	if x.db != nil || x.broken != nil {
 		return x.db, x.broken
+	}
+	// A full disk is no fault of the index, and passes.
+	if err := checkRoom(filepath.Dir(x.dir), indexRoom); err != nil {
+		return nil, err
 	}
 	x.db, x.broken = x.openDB()
 	return x.db, x.broken

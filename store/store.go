@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/arcboxlabs/arcstore/chunker"
 )
 
@@ -126,6 +128,9 @@ func (s *Store) loadOutside(ctx context.Context) error {
 		s.addOutside(t)
 		if chunks += t.slots(); chunks > locatorChunks {
 			_, err := s.rebuildIndex(ctx)
+			if errors.Is(err, unix.ENOSPC) {
+				return nil // a sweep must be able to run on a full disk
+			}
 			return err
 		}
 	}
@@ -332,13 +337,16 @@ func (s *Store) checkIndex(ctx context.Context) error {
 	if s.checked {
 		return nil
 	}
-	if err := s.index.check(); err != nil {
-		if _, err := s.rebuildIndex(ctx); err != nil {
-			return err
-		}
+	err := s.index.check()
+	if err != nil && !errors.Is(err, unix.ENOSPC) {
+		_, err = s.rebuildIndex(ctx)
 	}
-	s.checked = true
-	return nil
+	// Without room for the index, chunks that it knows are stored again: the next sweep drops them.
+	if errors.Is(err, unix.ENOSPC) {
+		return nil
+	}
+	s.checked = err == nil
+	return err
 }
 
 // flushIndex extends the index by the packs outside it. Where the index is
@@ -353,6 +361,9 @@ func (s *Store) flushIndex() error {
 		return nil
 	}
 	if err := s.index.extend(tables); err != nil {
+		if s.index.check() == nil || errors.Is(err, unix.ENOSPC) {
+			return err // of the disk: the index itself is in order
+		}
 		_, err := s.rebuildIndex(context.Background())
 		return err
 	}
@@ -384,6 +395,9 @@ func (s *Store) Reindex(ctx context.Context) (Reindexed, error) {
 // rebuildIndex empties the index and fills it again; the caller holds flushing.
 func (s *Store) rebuildIndex(ctx context.Context) (Reindexed, error) {
 	var r Reindexed
+	if err := checkRoom(s.dir, indexRoom); err != nil {
+		return r, err
+	}
 	if err := s.index.reset(); err != nil {
 		return r, err
 	}
