@@ -59,8 +59,9 @@ type streamCapture struct {
 	opts   StreamOptions
 	stats  StreamStats
 	parent []chunker.ID // entries of the batch at hand
-	sample int64        // next chunk to be checked although it is clean
-	step   int64        // 0 for no checks
+	sample int64        // next chunk to be checked, if it is clean
+	window int64        // that it was drawn from: chunks [window*step, (window+1)*step)
+	step   int64        // 0 or less for no checks
 }
 
 // Stream captures src: changed chunks go to sink, the page table to out. Both
@@ -78,7 +79,7 @@ func Stream(ctx context.Context, src chunker.Source, sink Sink, out Entries, opt
 			c.step = DefaultCleanSample
 		}
 		if c.step > 0 {
-			c.sample = rand.Int64N(c.step)
+			c.draw(0)
 		}
 	}
 	err := chunker.Split(ctx, src, chunker.Options{ChunkSize: opts.ChunkSize, Dirty: opts.Dirty}, func(b *chunker.Batch) error {
@@ -198,15 +199,25 @@ func (c *streamCapture) clean(first, count int64) error {
 	if c.step <= 0 {
 		return nil
 	}
-	if behind := first - c.sample; behind > 0 {
-		c.sample += (behind + c.step - 1) / c.step * c.step
+	if c.window < first/c.step {
+		c.draw(first / c.step)
 	}
-	for ; c.sample < first+count; c.sample += c.step {
+	for ; c.sample < first+count; c.draw(c.window + 1) {
+		if c.sample < first {
+			continue
+		}
 		if err := c.check(c.sample); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// draw chooses the chunk to be checked in a window: at random, for a fixed
+// distance would miss what changes at one, such as every fourth page.
+func (c *streamCapture) draw(window int64) {
+	c.window = window
+	c.sample = window*c.step + rand.Int64N(c.step)
 }
 
 // check compares a chunk that should be clean with the parent's.
