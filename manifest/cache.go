@@ -2,7 +2,7 @@ package manifest
 
 import "sync"
 
-// cachedLeaves is how many composed leaves a StreamTable keeps: at most 136 KiB each.
+// cachedLeaves is how many composed leaves a StreamTable keeps: at most 152 KiB each.
 const cachedLeaves = 32
 
 // leafCache keeps the leaves that were used last. Several goroutines read a
@@ -53,17 +53,8 @@ func (c *leafCache) add(number int64) *slot {
 	if s := c.find(number); s != nil {
 		return s
 	}
-	oldest := 0
-	for i, s := range c.slots {
-		if s == nil {
-			oldest = i
-			break
-		}
-		if s.used < c.slots[oldest].used {
-			oldest = i
-		}
-	}
-	if s := c.slots[oldest]; s != nil {
+	at := c.victim(number)
+	if s := c.slots[at]; s != nil {
 		s.cached = false
 		c.recycle(s)
 	}
@@ -74,8 +65,35 @@ func (c *leafCache) add(number int64) *slot {
 	}
 	c.clock++
 	s.number, s.used, s.refs, s.cached = number, c.clock, 1, true
-	c.slots[oldest] = s
+	c.slots[at] = s
 	return s
+}
+
+// victim returns the index of the slot to use for a leaf: what a sequential
+// reader has left behind him, an empty one, or that of the leaf unused for longest.
+func (c *leafCache) victim(number int64) int {
+	passed, empty, oldest, sequential := -1, -1, 0, false
+	for i, s := range c.slots {
+		switch {
+		case s == nil:
+			empty = i
+			continue
+		case s.number == number-1:
+			sequential = true
+		case s.number == number-2:
+			passed = i
+		}
+		if o := c.slots[oldest]; o == nil || s.used < o.used {
+			oldest = i
+		}
+	}
+	switch {
+	case sequential && passed >= 0:
+		return passed // a pass over everything must not drive out what others use
+	case empty >= 0:
+		return empty
+	}
+	return oldest
 }
 
 // release ends what acquire or add began.

@@ -181,12 +181,18 @@ func TestEntryLimits(t *testing.T) {
 		"labels of no text":  func(e *Entry) { e.Labels = map[string]string{"\xff": ""} },
 		"packs of no text":   func(e *Entry) { e.Packs = []string{"\xff"} },
 		"an impossible year": func(e *Entry) { e.Created = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
-		"too much":           func(e *Entry) { e.Description = strings.Repeat("x", maxEntry) },
 	} {
 		e := newEntry("a", 1)
 		change(e)
 		if err := c.Put(context.Background(), e, false); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, limit := range []int{500, 5000} {
+		e := newEntry("a", 1)
+		e.Description = strings.Repeat("x", 1000)
+		if _, err := e.encodeWithin(limit); errors.Is(err, ErrInvalid) != (limit == 500) {
+			t.Errorf("an entry of a kilobyte within %d bytes: %v", limit, err)
 		}
 	}
 	if names, err := readNames(c.dir); err != nil || len(names) > 0 {

@@ -18,9 +18,9 @@ const (
 // reset makes place for ids of about size bytes.
 func (c *composed) reset(size int64) {
 	clear(c.at[:])
-	const holes = 2 * chunker.IDSize // for unsaid and isHole
+	const holes, step = 2 * chunker.IDSize, 16 << 10 // for unsaid and isHole; so that the next leaf fits too
 	if size = holes + min(size, leafChunks*chunker.IDSize); int64(cap(c.ids)) < size {
-		c.ids = make([]byte, 0, size)
+		c.ids = make([]byte, 0, (size+step-1)/step*step)
 	}
 	c.ids = c.ids[:holes]
 	clear(c.ids)
@@ -39,33 +39,27 @@ func (c *composed) underlay(leaf []byte, n, limit int) error {
 				}
 			}
 		case data:
-			// Each entry takes an ID once, so there are never more than fit a uint16.
-			next := uint16(len(c.ids) / chunker.IDSize)
-			if allUnsaid(at) {
-				for i := range at {
-					at[i] = next + uint16(i)
-				}
-				c.ids = append(c.ids, ids[:len(at)*chunker.IDSize]...)
-				return
-			}
-			for i := range at {
-				if at[i] == unsaid {
-					at[i] = next
-					next++
-					c.ids = append(c.ids, ids[i*chunker.IDSize:][:chunker.IDSize]...)
-				}
-			}
+			c.underlayData(at, ids)
 		}
 	})
 }
 
-func allUnsaid(at []uint16) bool {
-	for _, a := range at {
-		if a != unsaid {
-			return false
+// underlayData gives the entries in at that are unsaid their IDs. Each entry
+// takes one once, so there are never more than fit a uint16.
+func (c *composed) underlayData(at []uint16, ids []byte) {
+	for i := 0; i < len(at); {
+		if at[i] != unsaid {
+			i++
+			continue
 		}
+		from, next := i, uint16(len(c.ids)/chunker.IDSize)
+		for i < len(at) && at[i] == unsaid {
+			at[i] = next
+			next++
+			i++
+		}
+		c.ids = append(c.ids, ids[from*chunker.IDSize:i*chunker.IDSize]...)
 	}
-	return true
 }
 
 // fill sets out to the entries from first on.

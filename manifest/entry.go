@@ -82,7 +82,10 @@ func checksumLine(b []byte) string {
 }
 
 // encode returns the entry's file; what decodeEntry would refuse is an error here.
-func (e *Entry) encode() ([]byte, error) {
+func (e *Entry) encode() ([]byte, error) { return e.encodeWithin(maxEntry) }
+
+// encodeWithin is encode for files of at most limit bytes.
+func (e *Entry) encodeWithin(limit int) ([]byte, error) {
 	e.Format = entryVersion
 	if err := e.check(); err != nil {
 		if !errors.Is(err, ErrInvalid) {
@@ -96,8 +99,8 @@ func (e *Entry) encode() ([]byte, error) {
 	}
 	b = append(b[:len(b)-len("\n}")], ",\n"...)
 	b = append(b, checksumLine(b)...)
-	if len(b) > maxEntry {
-		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrInvalid, maxEntry)
+	if len(b) > limit {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrInvalid, limit)
 	}
 	return b, nil
 }

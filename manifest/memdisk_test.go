@@ -1,0 +1,270 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+)
+
+var errDisk = errors.New("simulated failure of the disk")
+
+// memDisk is a disk in memory that fails on demand and loses power.
+type memDisk struct {
+	mu   sync.Mutex
+	root *memNode
+	temp int
+
+	ops   int
+	fails func(op int) bool // nil: never
+	keeps bool              // a removal failed
+}
+
+// memNode is a file or a directory: as it is, and as a loss of power leaves it at least.
+type memNode struct {
+	data, synced  []byte
+	live, durable map[string]*memNode // nil for a file
+}
+
+func newDir() *memNode {
+	return &memNode{live: map[string]*memNode{}, durable: map[string]*memNode{}}
+}
+
+func newMemDisk() *memDisk { return &memDisk{root: newDir()} }
+
+// lose is what comes up after a loss of power: what was not synced is there,
+// torn or gone, as r decides.
+func (n *memNode) lose(r *rand.Rand) *memNode {
+	if n.live == nil {
+		b := n.synced
+		if !bytes.Equal(n.data, n.synced) {
+			switch b = bytes.Clone(n.data); r.IntN(3) {
+			case 0:
+				b = nil
+			case 1:
+				clear(b[r.IntN(len(b)+1):])
+			}
+		}
+		return &memNode{data: b, synced: b}
+	}
+	names := slices.Collect(maps.Keys(n.live))
+	for name := range n.durable {
+		if n.live[name] == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	left := newDir()
+	for _, name := range names {
+		child := n.live[name]
+		if child != n.durable[name] && r.IntN(2) == 0 {
+			child = n.durable[name]
+		}
+		if child != nil {
+			left.live[name] = child.lose(r)
+		}
+	}
+	left.durable = maps.Clone(left.live)
+	return left
+}
+
+// op counts an operation and says whether it fails.
+func (d *memDisk) op() error {
+	d.ops++
+	if d.fails != nil && d.fails(d.ops) {
+		return errDisk
+	}
+	return nil
+}
+
+// find returns the directory that name is in, and what is there: nil for nothing.
+func (d *memDisk) find(name string) (dir *memNode, base string, n *memNode, err error) {
+	dir = d.root
+	parts := strings.Split(strings.Trim(path.Clean("/"+name), "/"), "/")
+	for _, p := range parts[:len(parts)-1] {
+		if dir = dir.live[p]; dir == nil || dir.live == nil {
+			return nil, "", nil, fs.ErrNotExist
+		}
+	}
+	base = parts[len(parts)-1]
+	if base == "" {
+		return dir, "", dir, nil
+	}
+	return dir, base, dir.live[base], nil
+}
+
+func (d *memDisk) existing(name string) (*memNode, error) {
+	if err := d.op(); err != nil {
+		return nil, err
+	}
+	_, _, n, err := d.find(name)
+	if err == nil && n == nil {
+		err = fs.ErrNotExist
+	}
+	return n, err
+}
+
+func (d *memDisk) mkdir(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.op(); err != nil {
+		return err
+	}
+	dir, base, n, err := d.find(name)
+	if err == nil && n != nil {
+		err = fs.ErrExist
+	}
+	if err == nil {
+		dir.live[base] = newDir()
+	}
+	return err
+}
+
+func (d *memDisk) create(dir string) (file, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.existing(dir)
+	if err != nil {
+		return nil, err
+	}
+	d.temp++
+	base := fmt.Sprintf("%s%d", tempPrefix, d.temp)
+	n.live[base] = &memNode{}
+	return &memFile{d: d, n: n.live[base], name: path.Join(dir, base)}, nil
+}
+
+func (d *memDisk) open(name string) (file, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.existing(name)
+	if err != nil {
+		return nil, err
+	}
+	return &memFile{d: d, n: n, name: name}, nil
+}
+
+func (d *memDisk) rename(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.existing(from)
+	if err != nil {
+		return err
+	}
+	dir, base, _, err := d.find(to)
+	if err != nil {
+		return err
+	}
+	old, oldBase, _, _ := d.find(from)
+	delete(old.live, oldBase)
+	dir.live[base] = n
+	return nil
+}
+
+func (d *memDisk) remove(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := d.existing(name); err != nil {
+		d.keeps = d.keeps || errors.Is(err, errDisk)
+		return err
+	}
+	dir, base, _, _ := d.find(name)
+	delete(dir.live, base)
+	return nil
+}
+
+func (d *memDisk) syncDir(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.existing(name)
+	if err == nil {
+		n.durable = maps.Clone(n.live)
+	}
+	return err
+}
+
+func (d *memDisk) names(dir string) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.existing(dir)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(n.live)), nil
+}
+
+func (d *memDisk) size(name string) (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.existing(name)
+	if err != nil {
+		return 0, err
+	}
+	return int64(len(n.data)), nil
+}
+
+// memFile is an open memNode.
+type memFile struct {
+	d    *memDisk
+	n    *memNode
+	name string
+}
+
+func (f *memFile) Name() string { return f.name }
+func (f *memFile) Close() error { return nil }
+
+func (f *memFile) Write(b []byte) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.d.op(); err != nil {
+		f.n.data = append(f.n.data, b[:len(b)/2]...)
+		return len(b) / 2, err
+	}
+	f.n.data = append(f.n.data, b...)
+	return len(b), nil
+}
+
+func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.d.op(); err != nil {
+		return 0, err
+	}
+	if off > int64(len(f.n.data)) {
+		return 0, io.EOF
+	}
+	n := copy(b, f.n.data[off:])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *memFile) Sync() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	err := f.d.op()
+	if err == nil {
+		f.n.synced = bytes.Clone(f.n.data)
+	}
+	return err
+}
+
+type memInfo struct {
+	fs.FileInfo
+	size int64
+}
+
+func (i memInfo) Size() int64 { return i.size }
+
+func (f *memFile) Stat() (fs.FileInfo, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	return memInfo{size: int64(len(f.n.data))}, f.d.op()
+}
