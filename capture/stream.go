@@ -59,6 +59,7 @@ type streamCapture struct {
 	opts   StreamOptions
 	stats  StreamStats
 	parent []chunker.ID // entries of the batch at hand
+	buf    []byte       // of check
 	sample int64        // next chunk to be checked, if it is clean
 	window int64        // that it was drawn from: chunks [window*step, (window+1)*step)
 	step   int64        // 0 or less for no checks
@@ -223,7 +224,10 @@ func (c *streamCapture) draw(window int64) {
 // check compares a chunk that should be clean with the parent's.
 func (c *streamCapture) check(chunk int64) error {
 	size := int64(c.opts.ChunkSize)
-	buf := make([]byte, min(size, c.src.Size()-chunk*size))
+	if c.buf == nil {
+		c.buf = make([]byte, size)
+	}
+	buf := c.buf[:min(size, c.src.Size()-chunk*size)]
 	if err := chunker.ReadFull(c.src, buf, chunk*size); err != nil {
 		return err
 	}

@@ -9,6 +9,10 @@ const (
 	Clean             // the dirty bitmap says that it is as in the parent
 )
 
+// seekChunks is how many dirty chunks in a row are worth asking for holes
+// among them: for fewer, the two seeks cost as much as reading them.
+const seekChunks = 16
+
 // run is a range of chunks that are treated alike.
 type run struct {
 	kind       Kind
@@ -54,7 +58,7 @@ func (p *planner) next(limit int64) (r run, ok bool, err error) {
 			r.end = p.endOfDirty(pagesPerChunk)
 		}
 	}
-	if r.kind == Data && p.holes != nil {
+	if r.kind == Data && p.holes != nil && (p.dirty == nil || r.end-r.first >= seekChunks) {
 		if err := p.cutHoles(&r); err != nil {
 			return run{}, false, err
 		}

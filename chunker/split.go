@@ -219,8 +219,9 @@ func (s *segment) fill(src Source, chunkSize int) error {
 // emit hands over the runs of a segment as batches.
 func (s *segment) emit(chunkSize int, emit func(*Batch) error) error {
 	buf, ids := s.buf, s.ids
+	var b Batch // one for all: there may be thousands
 	for _, r := range s.runs {
-		b := Batch{Kind: r.kind, First: r.first, Count: r.end - r.first}
+		b = Batch{Kind: r.kind, First: r.first, Count: r.end - r.first}
 		if r.kind == Data {
 			n := min(int(b.Count)*chunkSize, len(buf)) // only the source's last chunk may be short
 			b.Data, buf = buf[:n], buf[n:]

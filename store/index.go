@@ -99,6 +99,13 @@ func (x *index) covers(id PackID) bool {
 	return ok
 }
 
+// mayHave reports false if the chunk is in no covered pack. It does not need Badger.
+func (x *index) mayHave(id *chunker.ID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.filter.has(id)
+}
+
 // lookup returns the pack that may hold the chunk. ok is false when the
 // chunk is in no covered pack, or when the index is out of order.
 func (x *index) lookup(id *chunker.ID) (pack PackID, ok bool) {

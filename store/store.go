@@ -53,12 +53,12 @@ type Store struct {
 	held     []*pack // pinned by writers that ended during the sweep
 
 	flushing sync.Mutex // held while the index is changed
-	checked  bool       // that the index is in order; under flushing
 	group    sync.WaitGroup
-	// writers counts those that are open, and flushAhead says that a flush is
-	// to come; both under mu.
+	// writers counts those that are open, flushAhead says that a flush is to
+	// come, and check is the last look at the index; all under mu.
 	writers    int
 	flushAhead bool
+	check      *indexCheck
 }
 
 // pack is what a writing process knows of a pack; guarded by Store.mu.
@@ -270,6 +270,9 @@ func (s *Store) find(id *chunker.ID, w *Writer) (*table, int, error) {
 		}
 		return nil, 0, nil
 	}
+	if err := s.awaitIndex(id, w.ctx); err != nil {
+		return nil, 0, err
+	}
 	packID, ok := s.index.lookup(id)
 	if !ok || s.near.has(packID) || !s.usable(packID, w) {
 		return nil, 0, nil
@@ -328,25 +331,6 @@ func (s *Store) release(pins map[*pack]struct{}) {
 	if s.writers == 0 && (s.waiting > flushChunks || len(s.outside) > flushPacks) {
 		s.startFlush()
 	}
-}
-
-// checkIndex makes sure, once, that the index is in order.
-func (s *Store) checkIndex(ctx context.Context) error {
-	s.flushing.Lock()
-	defer s.flushing.Unlock()
-	if s.checked {
-		return nil
-	}
-	err := s.index.check()
-	if err != nil && !errors.Is(err, unix.ENOSPC) {
-		_, err = s.rebuildIndex(ctx)
-	}
-	// Without room for the index, chunks that it knows are stored again: the next sweep drops them.
-	if errors.Is(err, unix.ENOSPC) {
-		return nil
-	}
-	s.checked = err == nil
-	return err
 }
 
 // flushIndex extends the index by the packs outside it. Where the index is

@@ -29,11 +29,11 @@ type Writer struct {
 	ctx   context.Context
 	codec Codec
 
-	pins    map[*pack]struct{}  // guarded by s.mu
-	pending map[chunker.ID]bool // put, in packs not yet published
-	last    *table              // where the last chunk was found,
-	next    int                 // and the slot after it
-	frame   *pendingFrame       // being filled
+	pins    map[*pack]struct{}      // guarded by s.mu
+	pending map[chunker.ID]struct{} // put, in packs not yet published
+	last    *table                  // where the last chunk was found,
+	next    int                     // and the slot after it
+	frame   *pendingFrame           // being filled
 	written Written
 
 	frames  chan *pendingFrame // to the packer, in order
@@ -50,6 +50,9 @@ type Writer struct {
 	known  int // of sealed, those no longer in pending
 	closed bool
 }
+
+// pendingChunks is how many chunks are pending in a small create.
+const pendingChunks = 4096
 
 // pendingFrame is a frame on its way from chunks to a pack.
 type pendingFrame struct {
@@ -78,12 +81,9 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	if s.readOnly {
 		return nil, ErrReadOnly
 	}
-	if err := s.checkIndex(ctx); err != nil {
-		return nil, err
-	}
 	n := runtime.GOMAXPROCS(0)
 	ahead := 4 * n
-	w := &Writer{s: s, ctx: ctx, codec: s.codec(), pins: make(map[*pack]struct{}), pending: make(map[chunker.ID]bool),
+	w := &Writer{s: s, ctx: ctx, codec: s.codec(), pins: make(map[*pack]struct{}), pending: make(map[chunker.ID]struct{}, pendingChunks),
 		frames: make(chan *pendingFrame, ahead), work: make(chan *pendingFrame, ahead), free: make(chan *pendingFrame, ahead),
 		slots: make(chan struct{}, 2)}
 	for range ahead {
@@ -91,6 +91,7 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	}
 	s.mu.Lock()
 	s.writers++
+	s.startCheck()
 	s.mu.Unlock()
 	for range n {
 		w.workers.Go(w.compress)
@@ -116,7 +117,7 @@ func (w *Writer) Put(id chunker.ID, data []byte) error {
 		w.next++
 		return nil
 	}
-	if w.pending[id] {
+	if _, ok := w.pending[id]; ok {
 		return nil
 	}
 	t, slot, err := w.s.find(&id, w)
@@ -127,7 +128,7 @@ func (w *Writer) Put(id chunker.ID, data []byte) error {
 		w.last, w.next = t, slot+1
 		return nil
 	}
-	w.pending[id] = true
+	w.pending[id] = struct{}{}
 	return w.add(id, data)
 }
 
