@@ -20,7 +20,7 @@ const (
 	// for ever. It needs 96 MiB.
 	Counter Flavour = "counter"
 	// Busy runs Redis, a Python program and SQLite on changing data that is made of real text. It needs 512 MiB and is
-	// made for 1 GiB, of which 25 to 30 % of the pages are then not zero. It counts like Counter and prints "ready", 20 to
+	// made for 1 GiB, of which about 35 % of the pages are then not zero. It counts like Counter and prints "ready", 20 to
 	// 30 seconds after the boot, once its memory is filled and the work goes on at a steady rate.
 	Busy Flavour = "busy"
 )

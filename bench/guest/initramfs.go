@@ -28,9 +28,9 @@ var recipes = map[Flavour]recipe{
 		files:    map[string]string{"init": "rootfs/counter-init"},
 	},
 	Busy: {
-		// usr-is-merged stands in for usrmerge, which would bring Perl; SQLite comes with Python. The last two are there
-		// for their text.
-		packages: []string{"busybox-static", "usr-is-merged", "redis-server", "python3", "base-files", "manpages"},
+		// usr-is-merged stands in for usrmerge; SQLite comes with Python. Git, with its Perl, makes the image the size
+		// of a small server's. The last two are there for their text.
+		packages: []string{"busybox-static", "usr-is-merged", "redis-server", "python3", "git", "base-files", "manpages"},
 		files: map[string]string{
 			"init":                     "rootfs/busy-init",
 			"usr/lib/arcstore/work.py": "rootfs/work.py",

@@ -22,7 +22,7 @@ class Corpus:
 
     def __init__(self, rng):
         pages = sorted(glob.glob("/usr/share/man/man[0-9]/*.gz"))
-        texts = [gzip.open(p, "rt", errors="replace").read() for p in rng.sample(pages, 120)]
+        texts = [gzip.open(p, "rt", errors="replace").read() for p in rng.sample(pages, 60)]
         for name in [*glob.glob("/usr/lib/python3*/pydoc_data/topics.py"), *glob.glob("/usr/share/common-licenses/*")]:
             with open(name, errors="replace") as f:
                 texts.append(f.read())
@@ -95,7 +95,7 @@ class Redis:
 def cache(rng, corpus):
     """A web application's cache: sessions, rendered articles, thumbnails, logs."""
     redis = Redis("/run/redis.sock")
-    keys = 12500
+    keys = 4000
 
     def value(n):
         kind = n % 10
@@ -150,18 +150,18 @@ class Order:
 
 def heap(rng, corpus):
     """An application server: objects that are made, changed and dropped."""
-    last = 14000
+    last = 4500
     orders = {n: Order(rng, corpus, n) for n in range(last + 1)}
     ready("heap")
     while True:
         numbers = list(orders)  # in the order of their making
-        for old in rng.sample(numbers[:2000], 8):
+        for old in rng.sample(numbers[:700], 8):
             # An order lives long or hardly at all.
             del orders[numbers[-1] if rng.random() < 0.5 else old]
             last += 1
             orders[last] = Order(rng, corpus, last)
             numbers.append(last)
-        for n in rng.sample(sorted(orders)[-3000:], 30):
+        for n in rng.sample(sorted(orders)[-1000:], 30):
             order = orders[n]
             order.state = rng.choice(["paid", "packed", "sent"])
             order.lines[0]["count"] += 1
@@ -182,7 +182,7 @@ def rows(rng, corpus):
     def row():
         return corpus.name(), corpus.prose(50), corpus.prose(int(rng.lognormvariate(6.5, 0.9))), time.time()
 
-    for _ in range(24):
+    for _ in range(8):
         db.execute("BEGIN")
         db.executemany(insert, [row() for _ in range(500)])
         db.execute("COMMIT")
