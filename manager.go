@@ -10,6 +10,7 @@ import (
 
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -26,16 +27,18 @@ type InitOptions struct {
 }
 
 // Init makes a store in dir, which must not exist or be empty.
-func Init(dir string, opts *InitOptions) error {
+func Init(dir string, opts *InitOptions) error { return initOn(disk.OS, dir, opts) }
+
+func initOn(d disk.Disk, dir string, opts *InitOptions) error {
 	if opts == nil {
 		opts = &InitOptions{}
 	}
 	for _, name := range []string{manifestsName, snapshotsName} {
-		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+		if _, err := d.Stat(filepath.Join(dir, name)); err == nil {
 			return fmt.Errorf("arcstore: init %s: %w: the directory is not empty", dir, ErrExists)
 		}
 	}
-	_, err := store.Init(dir, store.Config{ChunkSize: opts.ChunkSize, Compression: opts.Compression})
+	_, err := store.Init(dir, store.Config{ChunkSize: opts.ChunkSize, Compression: opts.Compression}, d)
 	return err
 }
 
@@ -70,6 +73,10 @@ type Manager struct {
 
 // Open opens the store in dir. Close must be called.
 func Open(ctx context.Context, dir string, opts *Options) (*Manager, error) {
+	return openOn(ctx, disk.OS, dir, opts)
+}
+
+func openOn(ctx context.Context, d disk.Disk, dir string, opts *Options) (*Manager, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
@@ -77,14 +84,14 @@ func Open(ctx context.Context, dir string, opts *Options) (*Manager, error) {
 	if holder == "" {
 		holder = filepath.Base(os.Args[0])
 	}
-	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder})
+	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder, Disk: d})
 	if err != nil {
 		return nil, err
 	}
 	m := &Manager{
 		store:     s,
-		manifests: manifest.OpenFiles(filepath.Join(dir, manifestsName)),
-		catalogue: manifest.OpenCatalogue(filepath.Join(dir, snapshotsName)),
+		manifests: manifest.OpenFiles(filepath.Join(dir, manifestsName), d),
+		catalogue: manifest.OpenCatalogue(filepath.Join(dir, snapshotsName), d),
 		readOnly:  opts.ReadOnly,
 		parents:   make(map[manifest.Digest]int),
 		running:   make(map[string]bool),

@@ -75,7 +75,7 @@ func checkTable(t *testing.T, table *manifest.Table, name string, data []byte) {
 }
 
 func TestParents(t *testing.T) {
-	files := manifest.OpenFiles(t.TempDir())
+	files := manifest.OpenFiles(t.TempDir(), nil)
 	data := make([]byte, 300*4096)
 	for i := range 40 {
 		data[i*5000] = byte(i + 1)
@@ -122,7 +122,7 @@ func TestParents(t *testing.T) {
 }
 
 func TestDirtyBitmap(t *testing.T) {
-	files := manifest.OpenFiles(t.TempDir())
+	files := manifest.OpenFiles(t.TempDir(), nil)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 256*2000)
 	first, _, err := take(t, files, &VM{Memory: Bytes(data)}, Options{})
 	if err != nil {
@@ -172,7 +172,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	table, sink, err := take(t, manifest.OpenFiles(t.TempDir()), &VM{Memory: src}, Options{})
+	table, sink, err := take(t, manifest.OpenFiles(t.TempDir(), nil), &VM{Memory: src}, Options{})
 	if err != nil || len(sink) != 3 {
 		t.Fatalf("%d chunks, %v", len(sink), err)
 	}
@@ -183,7 +183,7 @@ func TestFile(t *testing.T) {
 		if err := f.Truncate(size); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := take(t, manifest.OpenFiles(t.TempDir()), &VM{Memory: src}, Options{}); !errors.Is(err, chunker.ErrShort) {
+		if _, _, err := take(t, manifest.OpenFiles(t.TempDir(), nil), &VM{Memory: src}, Options{}); !errors.Is(err, chunker.ErrShort) {
 			t.Errorf("shrunk to %d: %v", size, err)
 		}
 	}
@@ -202,7 +202,7 @@ func TestBadVMs(t *testing.T) {
 		"outside":       {Memory: ram, Machine: &manifest.Machine{Regions: []manifest.Region{{Size: 8192}}}},
 		"no such state": {Memory: ram, Machine: &manifest.Machine{VCPUs: []manifest.VCPU{{State: "vcpu/0"}}}},
 	} {
-		if _, _, err := take(t, manifest.OpenFiles(t.TempDir()), vm, Options{}); !errors.Is(err, ErrInvalid) {
+		if _, _, err := take(t, manifest.OpenFiles(t.TempDir(), nil), vm, Options{}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -151,7 +151,7 @@ func openStream(tb testing.TB, t *Table, name string) *StreamTable {
 }
 
 func BenchmarkLookup(b *testing.B) {
-	f := OpenFiles(b.TempDir())
+	f := OpenFiles(b.TempDir(), nil)
 	t := openTable(b, f, guestChain(b, f, 16))
 	if n := len(t.Layers()); n != 17 {
 		b.Fatalf("%d layers", n)
@@ -204,7 +204,7 @@ func BenchmarkLookup(b *testing.B) {
 func BenchmarkBuild(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	ids := guestIDs(r, guestPages)
-	f := OpenFiles(b.TempDir())
+	f := OpenFiles(b.TempDir(), nil)
 	d := buildFull(b, f, ids)
 	b.Run("full", func(b *testing.B) {
 		for b.Loop() {

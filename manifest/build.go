@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // chainSlack is how many bytes of differences are worth keeping whatever the
@@ -19,7 +20,7 @@ const chainSlack = 64 << 10
 // streams' sizes. One goroutine uses it.
 type Builder struct {
 	files  *Files
-	f      file
+	f      disk.File
 	w      *bufio.Writer
 	offset int64
 	root   root
@@ -61,7 +62,7 @@ func (f *Files) Build(ctx context.Context, chunkSize int, parent *Table) (*Build
 			b.root.chainBytes, b.root.baseBytes = p.chainBytes, p.baseBytes
 		}
 	}
-	opened, err := createTemp(f.disk, f.dir)
+	opened, err := disk.CreateIn(f.disk, f.dir)
 	if err != nil {
 		return nil, fmt.Errorf("manifest: build: %w", err)
 	}
@@ -198,7 +199,7 @@ func (b *Builder) Commit(ctx context.Context) (Digest, error) {
 		return Digest{}, fmt.Errorf("manifest: write: %w", err)
 	}
 	b.done = true
-	if err := moveInto(b.files.disk, b.f, b.files.path(digest), true); err != nil {
+	if err := disk.MoveInto(b.files.disk, b.f, b.files.path(digest), true); err != nil {
 		return Digest{}, fmt.Errorf("manifest: commit: %w", err)
 	}
 	return digest, nil
@@ -209,6 +210,6 @@ func (b *Builder) Abort() {
 	if !b.done {
 		b.done = true
 		b.f.Close()
-		b.files.disk.remove(b.f.Name())
+		b.files.disk.Remove(b.f.Name())
 	}
 }

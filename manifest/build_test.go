@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // newBuilder returns a builder that is aborted at the end of the test.
@@ -45,7 +46,7 @@ func commit(tb testing.TB, b *Builder) Digest {
 }
 
 func TestBuilderErrors(t *testing.T) {
-	f := OpenFiles(filepath.Join(t.TempDir(), "not", "there", "yet"))
+	f := OpenFiles(filepath.Join(t.TempDir(), "not", "there", "yet"), nil)
 	b := newBuilder(t, f, nil)
 	s := newStream(t, b, "a", 10*4096-1) // the last chunk is short
 	if err := s.Append(make([]chunker.ID, 4)); err != nil {
@@ -138,7 +139,7 @@ func TestBuilderErrors(t *testing.T) {
 // Committing twice what is the same gives one file; aborting leaves none; all are private.
 func TestBuilderFiles(t *testing.T) {
 	ctx := context.Background()
-	f := OpenFiles(filepath.Join(t.TempDir(), "manifests"))
+	f := OpenFiles(filepath.Join(t.TempDir(), "manifests"), nil)
 	if all, err := f.List(ctx); err != nil || len(all) != 0 {
 		t.Fatalf("before anything: %v, %v", all, err)
 	}
@@ -165,7 +166,7 @@ func TestBuilderFiles(t *testing.T) {
 		if err == nil && info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %s", name, info.Mode())
 		}
-		if err == nil && strings.Contains(name, tempPrefix) {
+		if err == nil && strings.Contains(name, disk.TempPrefix) {
 			t.Errorf("%s is left", name)
 		}
 		return err
@@ -200,7 +201,7 @@ func TestBuilderFiles(t *testing.T) {
 
 // A sparse stream costs what it holds, not what it spans, also where it builds on another one.
 func TestHugeSparseStream(t *testing.T) {
-	f := OpenFiles(t.TempDir())
+	f := OpenFiles(t.TempDir(), nil)
 	const size, total = 64 << 40, 64 << 40 / 4096
 	build := func(parent *Table, ids map[int64]chunker.ID, at []int64, quiet func(*StreamBuilder, int64) error) *Table {
 		b := newBuilder(t, f, parent)
@@ -259,7 +260,7 @@ func TestBoundedChain(t *testing.T) {
 		{2000, 12, 5},         // by its bytes: the fourth difference makes their sum larger than the base
 		{0, 40, MaxDepth + 1}, // nothing changes at all
 	} {
-		f := OpenFiles(t.TempDir())
+		f := OpenFiles(t.TempDir(), nil)
 		d := buildFull(t, f, ids)
 		deepest, fulls := 0, 0
 		for range test.generations {
@@ -308,7 +309,7 @@ func TestDiffReadsNoLeaves(t *testing.T) {
 
 // Building holds a leaf and the directory of leaves, not the tables.
 func TestBuildMemory(t *testing.T) {
-	f := OpenFiles(t.TempDir())
+	f := OpenFiles(t.TempDir(), nil)
 	b := newBuilder(t, f, nil)
 	const pages = 1 << 20 // 4 GiB of data: 32 MiB of IDs
 	s := newStream(t, b, MemoryStream, pages*4096)
@@ -333,7 +334,7 @@ func TestBuildMemory(t *testing.T) {
 // A Table is read from many goroutines at once.
 func TestConcurrentLookup(t *testing.T) {
 	const pages = 50 * leafChunks // more leaves than are cached
-	f := OpenFiles(t.TempDir())
+	f := OpenFiles(t.TempDir(), nil)
 	r := rand.New(rand.NewPCG(1, 1))
 	want := guestIDs(r, pages)
 	d := buildFull(t, f, want)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -23,11 +25,11 @@ const (
 // It is safe for concurrent use; of two Puts of one entry the last one wins.
 type Catalogue struct {
 	dir  string
-	disk disk
+	disk disk.Disk
 }
 
-// OpenCatalogue returns the catalogue in dir, which need not exist yet.
-func OpenCatalogue(dir string) *Catalogue { return &Catalogue{dir, osDisk{}} }
+// OpenCatalogue returns the catalogue in dir, which need not exist yet, on a disk; nil is the operating system's.
+func OpenCatalogue(dir string, d disk.Disk) *Catalogue { return &Catalogue{dir, orOS(d)} }
 
 func (c *Catalogue) path(id, suffix string) string { return filepath.Join(c.dir, id+suffix) }
 
@@ -46,21 +48,12 @@ func (c *Catalogue) Put(ctx context.Context, e *Entry, durable bool) error {
 	if !durable {
 		suffix = pendingSuffix
 	}
-	f, err := createTemp(c.disk, c.dir)
-	if err != nil {
-		return fmt.Errorf("manifest: %w", err)
-	}
-	if _, err := f.Write(b); err != nil {
-		f.Close()
-		c.disk.remove(f.Name())
-		return fmt.Errorf("manifest: write entry %s: %w", e.ID, err)
-	}
-	if err := moveInto(c.disk, f, c.path(e.ID, suffix), durable); err != nil {
+	if err := disk.WriteFile(c.disk, c.path(e.ID, suffix), b, durable); err != nil {
 		return fmt.Errorf("manifest: write entry %s: %w", e.ID, err)
 	}
 	if durable {
 		// The pending one is out of sight already; what stays of it is a leftover.
-		c.disk.remove(c.path(e.ID, pendingSuffix))
+		c.disk.Remove(c.path(e.ID, pendingSuffix))
 	}
 	return nil
 }
@@ -92,7 +85,10 @@ func (c *Catalogue) Get(ctx context.Context, id string) (*Entry, error) {
 
 // read reads one file: fs.ErrNotExist, ErrVersion, or a *CorruptError if it is damaged.
 func (c *Catalogue) read(id, suffix string) (*Entry, error) {
-	b, err := readBounded(c.disk, c.path(id, suffix), maxEntry)
+	b, err := disk.ReadFile(c.disk, c.path(id, suffix), maxEntry)
+	if errors.Is(err, disk.ErrTooLarge) {
+		return nil, &CorruptError{File: id + suffix, Why: err.Error()}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -140,10 +136,7 @@ func (c *Catalogue) List(ctx context.Context) ([]*Entry, error) {
 
 // ids lists the IDs that the directory has files for, each once.
 func (c *Catalogue) ids() ([]string, error) {
-	names, err := c.disk.names(c.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	names, err := c.names()
 	var ids []string
 	for _, name := range names {
 		id, ok := strings.CutSuffix(name, entrySuffix)
@@ -158,6 +151,19 @@ func (c *Catalogue) ids() ([]string, error) {
 	return slices.Compact(ids), err
 }
 
+// names lists the directory, sorted.
+func (c *Catalogue) names() ([]string, error) {
+	entries, err := c.disk.ReadDir(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, err
+}
+
 // Delete removes an entry for good; ErrNotFound if there is none.
 func (c *Catalogue) Delete(ctx context.Context, id string) error {
 	if err := ValidID(id); err != nil {
@@ -169,7 +175,7 @@ func (c *Catalogue) Delete(ctx context.Context, id string) error {
 	// The pending one first: a durable one that hid it must not give way to it.
 	found := false
 	for _, suffix := range []string{pendingSuffix, entrySuffix} {
-		err := c.disk.remove(c.path(id, suffix))
+		err := c.disk.Remove(c.path(id, suffix))
 		if err == nil {
 			found = true
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -179,7 +185,7 @@ func (c *Catalogue) Delete(ctx context.Context, id string) error {
 	if !found {
 		return fmt.Errorf("manifest: entry %s: %w", id, ErrNotFound)
 	}
-	if err := c.disk.syncDir(c.dir); err != nil {
+	if err := c.disk.SyncDir(c.dir); err != nil {
 		return fmt.Errorf("manifest: delete entry %s: %w", id, err)
 	}
 	return nil
@@ -188,12 +194,12 @@ func (c *Catalogue) Delete(ctx context.Context, id string) error {
 // RemoveTemporary removes what interrupted Puts left behind, and says how
 // many files those were. No Put may be running.
 func (c *Catalogue) RemoveTemporary() (int, error) {
-	n, err := removeTemporary(c.disk, c.dir)
+	n, err := disk.RemoveTemporary(c.disk, c.dir)
 	if err != nil {
-		return n, err
+		return n, fmt.Errorf("manifest: %w", err)
 	}
-	names, err := c.disk.names(c.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	names, err := c.names()
+	if err != nil {
 		return n, fmt.Errorf("manifest: %w", err)
 	}
 	for _, name := range names {
@@ -205,7 +211,7 @@ func (c *Catalogue) RemoveTemporary() (int, error) {
 		if _, hidden := slices.BinarySearch(names, id+entrySuffix); !hidden && !errors.Is(err, ErrCorrupt) {
 			continue
 		}
-		if err := c.disk.remove(c.path(id, pendingSuffix)); err != nil {
+		if err := c.disk.Remove(c.path(id, pendingSuffix)); err != nil {
 			return n, fmt.Errorf("manifest: %w", err)
 		}
 		n++

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 func newEntry(id string, created int64) *Entry {
@@ -28,7 +30,7 @@ func idsOf(entries []*Entry) string {
 
 func TestCatalogue(t *testing.T) {
 	ctx := context.Background()
-	c := OpenCatalogue(filepath.Join(t.TempDir(), "new", "snapshots"))
+	c := OpenCatalogue(filepath.Join(t.TempDir(), "new", "snapshots"), nil)
 	if entries, err := c.List(ctx); err != nil || len(entries) != 0 {
 		t.Fatalf("before anything: %v, %v", entries, err)
 	}
@@ -110,7 +112,7 @@ func TestCatalogue(t *testing.T) {
 // An entry that cannot be read does not hide the others.
 func TestCatalogueDamage(t *testing.T) {
 	ctx := context.Background()
-	c := OpenCatalogue(t.TempDir())
+	c := OpenCatalogue(t.TempDir(), nil)
 	for _, id := range []string{"a", "b", "c", "d"} {
 		if err := c.Put(ctx, newEntry(id, 1), true); err != nil {
 			t.Fatal(err)
@@ -130,7 +132,7 @@ func TestCatalogueDamage(t *testing.T) {
 	write("c.json", text) // of another snapshot
 	write("notes.txt", text)
 	write(".hidden.json", text)
-	write(tempPrefix+"1", text)
+	write(disk.TempPrefix+"1", text)
 	write("torn.pending", make([]byte, len(text)))
 	entries, err := c.List(ctx)
 	if idsOf(entries) != "a d" || !errors.Is(err, ErrCorrupt) {
@@ -154,18 +156,18 @@ func TestCatalogueDamage(t *testing.T) {
 		t.Errorf("the entries are %s, %v", idsOf(entries), err)
 	}
 	// The device's errors are neither, and end it.
-	c.disk = &failingOpens{}
+	c.disk = &failingOpens{disk.OS}
 	if entries, err := c.List(ctx); entries != nil || !errors.Is(err, errDisk) || errors.Is(err, ErrCorrupt) {
 		t.Errorf("%v, %v", entries, err)
 	}
 }
 
-type failingOpens struct{ osDisk }
+type failingOpens struct{ disk.Disk }
 
-func (failingOpens) open(string) (file, error) { return nil, errDisk }
+func (failingOpens) Open(string) (disk.File, error) { return nil, errDisk }
 
 func TestEntryLimits(t *testing.T) {
-	c := OpenCatalogue(t.TempDir())
+	c := OpenCatalogue(t.TempDir(), nil)
 	for name, change := range map[string]func(e *Entry){
 		"no ID":              func(e *Entry) { e.ID = "" },
 		"an escaping ID":     func(e *Entry) { e.ID = "../x" },
@@ -195,7 +197,7 @@ func TestEntryLimits(t *testing.T) {
 			t.Errorf("an entry of a kilobyte within %d bytes: %v", limit, err)
 		}
 	}
-	if names, err := readNames(c.dir); err != nil || len(names) > 0 {
+	if names, err := c.names(); err != nil || len(names) > 0 {
 		t.Errorf("refused entries left %v, %v", names, err)
 	}
 	if err := os.WriteFile(c.path("a", entrySuffix), make([]byte, 10), 0o600); err != nil {
@@ -212,7 +214,7 @@ func TestEntryLimits(t *testing.T) {
 // A reader beside a writer finds an entry at every moment of its life.
 func TestCatalogueBesideWriter(t *testing.T) {
 	ctx := context.Background()
-	c := OpenCatalogue(t.TempDir())
+	c := OpenCatalogue(t.TempDir(), nil)
 	e := newEntry("a", 1)
 	if err := c.Put(ctx, e, false); err != nil {
 		t.Fatal(err)

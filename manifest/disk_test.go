@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // lifetime is what happens to a store: steps that each either are done for
@@ -251,7 +252,7 @@ func TestDiskErrors(t *testing.T) {
 		if err := l.check(ctx, false); err != nil {
 			t.Fatalf("operation %d fails: %v", at, err)
 		}
-		left, err := d.names(l.c.dir)
+		left, err := l.c.names()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +273,7 @@ func TestDiskErrors(t *testing.T) {
 // What a commit costs: one sync of the file and one of its directory, one more for a new directory.
 func TestSyncs(t *testing.T) {
 	dir := t.TempDir()
-	d := &countingDisk{}
+	d := &countingDisk{Disk: disk.OS}
 	f := &Files{dir, d}
 	buildFull(t, f, []chunker.ID{{1}})
 	if d.files != 1 || d.dirs != 2 {
@@ -286,26 +287,26 @@ func TestSyncs(t *testing.T) {
 }
 
 type countingDisk struct {
-	osDisk
+	disk.Disk
 	files, dirs int
 }
 
 type countingFile struct {
-	file
+	disk.File
 	d *countingDisk
 }
 
-func (d *countingDisk) syncDir(dir string) error {
+func (d *countingDisk) SyncDir(dir string) error {
 	d.dirs++
-	return d.osDisk.syncDir(dir)
+	return d.Disk.SyncDir(dir)
 }
 
-func (d *countingDisk) create(dir string) (file, error) {
-	f, err := d.osDisk.create(dir)
+func (d *countingDisk) Create(dir string) (disk.File, error) {
+	f, err := d.Disk.Create(dir)
 	return &countingFile{f, d}, err
 }
 
 func (f *countingFile) Sync() error {
 	f.d.files++
-	return f.file.Sync()
+	return f.File.Sync()
 }

@@ -6,17 +6,19 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // Files is the directory that holds a store's manifests, each under its
 // digest. It is safe for concurrent use.
 type Files struct {
 	dir  string
-	disk disk
+	disk disk.Disk
 }
 
-// OpenFiles returns the manifests in dir, which need not exist yet.
-func OpenFiles(dir string) *Files { return &Files{dir, osDisk{}} }
+// OpenFiles returns the manifests in dir, which need not exist yet, on a disk; nil is the operating system's.
+func OpenFiles(dir string, d disk.Disk) *Files { return &Files{dir, orOS(d)} }
 
 func (f *Files) path(d Digest) string {
 	name := d.String()
@@ -25,7 +27,7 @@ func (f *Files) path(d Digest) string {
 
 // List returns the digests of all manifests, sorted.
 func (f *Files) List(ctx context.Context) ([]Digest, error) {
-	dirs, err := f.disk.names(f.dir)
+	dirs, err := f.disk.ReadDir(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -33,19 +35,20 @@ func (f *Files) List(ctx context.Context) ([]Digest, error) {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	var out []Digest
-	for _, dir := range dirs {
+	for _, sub := range dirs {
+		dir := sub.Name()
 		if len(dir) != 2 {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		names, err := f.disk.names(filepath.Join(f.dir, dir))
+		files, err := f.disk.ReadDir(filepath.Join(f.dir, dir))
 		if err != nil {
 			return nil, fmt.Errorf("manifest: %w", err)
 		}
-		for _, name := range names {
-			if d, err := ParseDigest(name); err == nil && name[:2] == dir {
+		for _, file := range files {
+			if d, err := ParseDigest(file.Name()); err == nil && file.Name()[:2] == dir {
 				out = append(out, d)
 			}
 		}
@@ -55,17 +58,17 @@ func (f *Files) List(ctx context.Context) ([]Digest, error) {
 
 // Size returns the length of a manifest's file, in bytes.
 func (f *Files) Size(d Digest) (int64, error) {
-	size, err := f.disk.size(f.path(d))
+	info, err := f.disk.Stat(f.path(d))
 	if err != nil {
 		return 0, f.wrap(d, err)
 	}
-	return size, nil
+	return info.Size(), nil
 }
 
 // Remove deletes a manifest. What has it for a parent cannot be read
 // afterwards. A loss of power may bring it back.
 func (f *Files) Remove(d Digest) error {
-	if err := f.disk.remove(f.path(d)); err != nil {
+	if err := f.disk.Remove(f.path(d)); err != nil {
 		return f.wrap(d, err)
 	}
 	return nil
@@ -73,4 +76,17 @@ func (f *Files) Remove(d Digest) error {
 
 // RemoveTemporary removes what interrupted builders left behind, and says how
 // many files those were. No Builder may be at work.
-func (f *Files) RemoveTemporary() (int, error) { return removeTemporary(f.disk, f.dir) }
+func (f *Files) RemoveTemporary() (int, error) {
+	n, err := disk.RemoveTemporary(f.disk, f.dir)
+	if err != nil {
+		err = fmt.Errorf("manifest: %w", err)
+	}
+	return n, err
+}
+
+func orOS(d disk.Disk) disk.Disk {
+	if d == nil {
+		return disk.OS
+	}
+	return d
+}

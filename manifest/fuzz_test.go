@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 func FuzzRoot(f *testing.F) {
@@ -117,7 +118,7 @@ func FuzzManifest(f *testing.F) {
 		d := newMemDisk()
 		files := &Files{"/m", d}
 		digest := digestOf(rootBytes)
-		if err := makeDir(d, path.Dir(files.path(digest))); err != nil {
+		if err := disk.MakeDir(d, path.Dir(files.path(digest))); err != nil {
 			t.Fatal(err)
 		}
 		dir, base, _, _ := d.find(files.path(digest))

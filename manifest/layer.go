@@ -9,19 +9,21 @@ import (
 	"sync/atomic"
 
 	"github.com/zeebo/blake3"
+
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // layer is one open manifest file.
 type layer struct {
 	digest Digest
-	f      file
+	f      disk.File
 	root   *root
 	end    int64 // of its leaves
 }
 
 // openLayer opens one file and checks its root against the digest.
 func (f *Files) openLayer(d Digest) (*layer, error) {
-	opened, err := f.disk.open(f.path(d))
+	opened, err := f.disk.Open(f.path(d))
 	if err != nil {
 		return nil, f.wrap(d, err)
 	}

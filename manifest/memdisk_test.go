@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 var errDisk = errors.New("simulated failure of the disk")
@@ -111,7 +113,7 @@ func (d *memDisk) existing(name string) (*memNode, error) {
 	return n, err
 }
 
-func (d *memDisk) mkdir(name string) error {
+func (d *memDisk) Mkdir(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.op(); err != nil {
@@ -127,7 +129,7 @@ func (d *memDisk) mkdir(name string) error {
 	return err
 }
 
-func (d *memDisk) create(dir string) (file, error) {
+func (d *memDisk) Create(dir string) (disk.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, err := d.existing(dir)
@@ -135,12 +137,12 @@ func (d *memDisk) create(dir string) (file, error) {
 		return nil, err
 	}
 	d.temp++
-	base := fmt.Sprintf("%s%d", tempPrefix, d.temp)
+	base := fmt.Sprintf("%s%d", disk.TempPrefix, d.temp)
 	n.live[base] = &memNode{}
 	return &memFile{d: d, n: n.live[base], name: path.Join(dir, base)}, nil
 }
 
-func (d *memDisk) open(name string) (file, error) {
+func (d *memDisk) Open(name string) (disk.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, err := d.existing(name)
@@ -150,7 +152,7 @@ func (d *memDisk) open(name string) (file, error) {
 	return &memFile{d: d, n: n, name: name}, nil
 }
 
-func (d *memDisk) rename(from, to string) error {
+func (d *memDisk) Rename(from, to string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, err := d.existing(from)
@@ -167,7 +169,7 @@ func (d *memDisk) rename(from, to string) error {
 	return nil
 }
 
-func (d *memDisk) remove(name string) error {
+func (d *memDisk) Remove(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, err := d.existing(name); err != nil {
@@ -179,7 +181,7 @@ func (d *memDisk) remove(name string) error {
 	return nil
 }
 
-func (d *memDisk) syncDir(name string) error {
+func (d *memDisk) SyncDir(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, err := d.existing(name)
@@ -189,24 +191,28 @@ func (d *memDisk) syncDir(name string) error {
 	return err
 }
 
-func (d *memDisk) names(dir string) ([]string, error) {
+func (d *memDisk) ReadDir(dir string) ([]fs.DirEntry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, err := d.existing(dir)
 	if err != nil {
 		return nil, err
 	}
-	return slices.Sorted(maps.Keys(n.live)), nil
+	var entries []fs.DirEntry
+	for _, name := range slices.Sorted(maps.Keys(n.live)) {
+		entries = append(entries, fs.FileInfoToDirEntry(memInfo{name: name, size: int64(len(n.live[name].data))}))
+	}
+	return entries, nil
 }
 
-func (d *memDisk) size(name string) (int64, error) {
+func (d *memDisk) Stat(name string) (fs.FileInfo, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, err := d.existing(name)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return int64(len(n.data)), nil
+	return memInfo{name: path.Base(name), size: int64(len(n.data))}, nil
 }
 
 // memFile is an open memNode.
@@ -258,8 +264,11 @@ func (f *memFile) Sync() error {
 
 type memInfo struct {
 	fs.FileInfo
+	name string
 	size int64
 }
+
+func (i memInfo) Name() string { return i.name }
 
 func (i memInfo) Size() int64 { return i.size }
 

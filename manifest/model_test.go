@@ -36,7 +36,7 @@ func TestModel(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, 1))
-			m := &model{r: r, f: OpenFiles(filepath.Join(t.TempDir(), "m")), chunkSize: 4096 << r.IntN(3), streams: map[string]*modelStream{}}
+			m := &model{r: r, f: OpenFiles(filepath.Join(t.TempDir(), "m"), nil), chunkSize: 4096 << r.IntN(3), streams: map[string]*modelStream{}}
 			generations := 100
 			if testing.Short() {
 				generations = 40

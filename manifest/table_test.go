@@ -9,10 +9,11 @@ import (
 	"testing"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 func TestLookupRange(t *testing.T) {
-	f := OpenFiles(t.TempDir())
+	f := OpenFiles(t.TempDir(), nil)
 	table := openTable(t, f, buildFull(t, f, []chunker.ID{{1}, {}, {2}}))
 	s := openStream(t, table, MemoryStream)
 	for _, test := range []struct {
@@ -171,7 +172,7 @@ func plant(t *testing.T, d *memDisk, leaves []byte, r *root) (*Files, Digest) {
 	f := &Files{"/m", d}
 	encoded := r.encode()
 	digest := digestOf(encoded)
-	if err := makeDir(d, path.Dir(f.path(digest))); err != nil {
+	if err := disk.MakeDir(d, path.Dir(f.path(digest))); err != nil {
 		t.Fatal(err)
 	}
 	dir, base, _, _ := d.find(f.path(digest))
@@ -218,10 +219,10 @@ func TestHostileChains(t *testing.T) {
 	loop := base()
 	loop.depth, loop.parent = 1, Digest{7}
 	f, digest := plant(t, d, nil, loop)
-	if err := makeDir(d, path.Dir(f.path(Digest{7}))); err != nil {
+	if err := disk.MakeDir(d, path.Dir(f.path(Digest{7}))); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.rename(f.path(digest), f.path(Digest{7})); err != nil {
+	if err := d.Rename(f.path(digest), f.path(Digest{7})); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.Open(ctx, Digest{7}); !errors.Is(err, ErrCorrupt) {

@@ -45,7 +45,7 @@ func (c chunks) Fetch(ctx context.Context, ids []chunker.ID, deliver func(i int,
 func snapshot(t *testing.T, streams map[string][]byte) (*manifest.Table, chunks) {
 	t.Helper()
 	ctx := context.Background()
-	files := manifest.OpenFiles(t.TempDir())
+	files := manifest.OpenFiles(t.TempDir(), nil)
 	b, err := files.Build(ctx, chunkSize, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func (s *Store) take(ctx context.Context, ids []PackID, live Live, bad damagedSl
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		t, err := loadTable(s.dir, id)
+		t, err := s.loadTable(id)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -156,7 +156,7 @@ func (s *Store) takePass(ctx context.Context, c *census, live Live, bad damagedS
 	packOf := []*packCensus{nil} // by the locator's table number
 	slotOf := [][]uint16{nil}    // slot in the locator's table → in the pack, where they differ
 	for _, p := range c.packs {
-		t, err := loadTable(s.dir, p.id)
+		t, err := s.loadTable(p.id)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // FormatVersion is the version of the store layout that this package writes,
@@ -35,8 +35,11 @@ type Config struct {
 }
 
 // Init makes a store in dir, which must be missing or empty. Zero fields of
-// c that a caller may choose (ChunkSize, Compression) get their defaults.
-func Init(dir string, c Config) (Config, error) {
+// c that a caller may choose (ChunkSize, Compression) get their defaults. A nil disk is the operating system's.
+func Init(dir string, c Config, d disk.Disk) (Config, error) {
+	if d == nil {
+		d = disk.OS
+	}
 	if c.ChunkSize == 0 {
 		c.ChunkSize = chunker.MinChunkSize
 	}
@@ -49,15 +52,15 @@ func Init(dir string, c Config) (Config, error) {
 	if _, err := ParseCodec(c.Compression); err != nil {
 		return c, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := disk.MakeDir(d, dir); err != nil {
 		return c, fmt.Errorf("store: init: %w", err)
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := d.ReadDir(dir)
 	if err != nil {
 		return c, fmt.Errorf("store: init: %w", err)
 	}
 	if len(entries) != 0 {
-		if _, err := os.Stat(filepath.Join(dir, configName)); err == nil {
+		if _, err := d.Stat(filepath.Join(dir, configName)); err == nil {
 			return c, fmt.Errorf("store: init %s: %w: it is a store already", dir, ErrExists)
 		}
 		return c, fmt.Errorf("store: init %s: %w: the directory is not empty", dir, ErrExists)
@@ -67,34 +70,42 @@ func Init(dir string, c Config) (Config, error) {
 	c.Format, c.ID, c.Created = FormatVersion, hex.EncodeToString(id[:]), time.Now().UTC().Truncate(time.Second)
 	// The fan-out exists from the start, so that sealing a pack syncs one directory, not two.
 	packs := filepath.Join(dir, packsName)
+	if err := disk.MakeDir(d, packs); err != nil {
+		return c, fmt.Errorf("store: init: %w", err)
+	}
 	for i := range 256 {
-		if err := os.MkdirAll(filepath.Join(packs, fmt.Sprintf("%02x", i)), 0o700); err != nil {
+		if err := d.Mkdir(filepath.Join(packs, fmt.Sprintf("%02x", i))); err != nil {
 			return c, fmt.Errorf("store: init: %w", err)
 		}
 	}
-	if err := syncDir(packs); err != nil {
-		return c, err
+	if err := d.SyncDir(packs); err != nil {
+		return c, fmt.Errorf("store: init: %w", err)
 	}
 	// config.json comes last: a directory without it is no store.
-	if err := writeConfig(dir, c); err != nil {
-		return c, err
-	}
-	return c, syncDir(filepath.Dir(dir))
+	return c, writeConfig(d, dir, c)
 }
 
-func writeConfig(dir string, c Config) error {
+func writeConfig(d disk.Disk, dir string, c Config) error {
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return fmt.Errorf("store: write config: %w", err)
 	}
-	return writeFileDurable(filepath.Join(dir, configName), append(b, '\n'))
+	if err := disk.WriteFile(d, filepath.Join(dir, configName), append(b, '\n'), true); err != nil {
+		return fmt.Errorf("store: write config: %w", err)
+	}
+	return nil
 }
 
 // ReadConfig reads the config of the store in dir; ErrNoStore if it is none,
 // ErrVersion if it was made by a newer version.
-func ReadConfig(dir string) (Config, error) {
+func ReadConfig(dir string) (Config, error) { return readConfig(disk.OS, dir) }
+
+func readConfig(d disk.Disk, dir string) (Config, error) {
 	name := filepath.Join(dir, configName)
-	b, err := readFileBounded(name, maxConfig)
+	b, err := disk.ReadFile(d, name, maxConfig)
+	if errors.Is(err, disk.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("store: %s: %w: it has no %s (make one with init)", dir, ErrNoStore, configName)
 	}

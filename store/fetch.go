@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -36,14 +36,14 @@ type Fetcher struct {
 	hints  []PackID // not yet loaded
 	loc    *locator
 	all    bool // every pack was looked at
-	files  map[PackID]*os.File
+	files  map[PackID]disk.File
 	frames atomic.Int64
 	bytes  atomic.Int64
 }
 
 // NewFetcher returns a fetcher that looks in the packs hints first.
 func (s *Store) NewFetcher(hints []PackID) *Fetcher {
-	return &Fetcher{s: s, hints: hints, loc: newLocator(), files: make(map[PackID]*os.File)}
+	return &Fetcher{s: s, hints: hints, loc: newLocator(), files: make(map[PackID]disk.File)}
 }
 
 // Close closes the files that the fetcher holds. No Fetch may be running.
@@ -179,7 +179,7 @@ func (f *Fetcher) load(ctx context.Context, ids []PackID) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			t, err := loadTable(f.s.dir, id)
+			t, err := f.s.loadTable(id)
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
 				return nil
 			}
@@ -272,13 +272,13 @@ func taskLength(refs []ref, tables []*table) int {
 }
 
 // open returns the pack's file, which stays open for a while. release must be called when it was read.
-func (f *Fetcher) open(id PackID) (file *os.File, release func(), err error) {
+func (f *Fetcher) open(id PackID) (file disk.File, release func(), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if file := f.files[id]; file != nil {
 		return file, func() {}, nil
 	}
-	file, err = os.Open(packPath(f.s.dir, id))
+	file, err = f.s.disk.Open(packPath(f.s.dir, id))
 	if err != nil {
 		return nil, nil, fmt.Errorf("store: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -24,7 +25,7 @@ func goldenTable(t testing.TB, dir string) (*table, model) {
 	if err := os.MkdirAll(filepath.Join(dir, packsName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	p, err := newPackWriter(dir, 4096)
+	p, err := newPackWriter(disk.OS, dir, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -40,7 +41,8 @@ const (
 // Badger is opened when it is first needed. Not safe for concurrent use, but for the
 // locking that index itself does between lookup and extend.
 type index struct {
-	dir string // index/
+	disk disk.Disk
+	dir  string // index/
 
 	mu      sync.RWMutex // guards what follows, against extend
 	stamp   [16]byte     // of this generation, in both parts
@@ -59,9 +61,9 @@ var (
 
 // openIndex reads the summary of the index in dir. A missing or damaged one
 // is an empty index, to be filled again.
-func openIndex(dir string) (*index, error) {
-	x := &index{dir: dir, numbers: make(map[PackID]uint32)}
-	b, err := os.ReadFile(filepath.Join(dir, summaryName))
+func openIndex(d disk.Disk, dir string) (*index, error) {
+	x := &index{disk: d, dir: dir, numbers: make(map[PackID]uint32)}
+	b, err := disk.ReadFile(d, filepath.Join(dir, summaryName), maxSummary)
 	if err == nil {
 		err = x.decodeSummary(b)
 	}
@@ -80,7 +82,7 @@ func (x *index) reset() error {
 	defer x.mu.Unlock()
 	x.closeDB()
 	// The summary goes first: without it the rest means nothing.
-	if err := os.Remove(filepath.Join(x.dir, summaryName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := x.disk.Remove(filepath.Join(x.dir, summaryName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("store: reset index: %w", err)
 	}
 	if err := os.RemoveAll(x.dir); err != nil {
@@ -196,7 +198,10 @@ func (x *index) extend(tables []*table) error {
 			x.filter.add(t.id(slot))
 		}
 	}
-	return writeFileDurable(filepath.Join(x.dir, summaryName), x.encodeSummary())
+	if err := disk.WriteFile(x.disk, filepath.Join(x.dir, summaryName), x.encodeSummary(), true); err != nil {
+		return fmt.Errorf("store: index: %w", err)
+	}
+	return nil
 }
 
 // open opens Badger; the caller holds mu.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -54,7 +56,7 @@ func acquireLock(ctx context.Context, dir string, timeout time.Duration, holder 
 			f.Close()
 			inUse := &InUseError{Dir: dir, Waited: waited}
 			var h lockHolder
-			if b, err := readFileBounded(name, 1<<16); err == nil && json.Unmarshal(b, &h) == nil {
+			if b, err := disk.ReadFile(disk.OS, name, 1<<16); err == nil && json.Unmarshal(b, &h) == nil {
 				inUse.PID, inUse.Holder = h.PID, h.Holder
 			}
 			return nil, inUse

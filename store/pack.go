@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 	// packTarget is the size at which a pack is sealed, in bytes of stored frames.
 	packTarget = 16 << 20
 	// packWriteSize is how much of a pack is gathered before it is written.
-	packWriteSize = 1 << 20
+	packWriteSize = 256 << 10
 )
 
 // CorruptError says which part of which file is damaged. It wraps ErrCorrupt.
@@ -102,8 +102,8 @@ func decodeFooter(b []byte, size int64) (packFooter, error) {
 }
 
 // loadTable reads and checks a pack's footer and table.
-func loadTable(dir string, id PackID) (*table, error) {
-	f, err := os.Open(packPath(dir, id))
+func (s *Store) loadTable(id PackID) (*table, error) {
+	f, err := s.disk.Open(packPath(s.dir, id))
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -161,8 +161,9 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 
 // packWriter writes one pack; for one goroutine at a time.
 type packWriter struct {
+	disk   disk.Disk
 	dir    string // of the store
-	f      *os.File
+	f      disk.File
 	offset int64  // of the next frame
 	buf    []byte // written, but not yet to the file
 	table  table
@@ -174,12 +175,12 @@ var packBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-func newPackWriter(dir string, chunkSize int) (*packWriter, error) {
-	f, err := os.CreateTemp(filepath.Join(dir, packsName), tempPrefix)
+func newPackWriter(d disk.Disk, dir string, chunkSize int) (*packWriter, error) {
+	f, err := disk.CreateIn(d, filepath.Join(dir, packsName))
 	if err != nil {
 		return nil, fmt.Errorf("store: new pack: %w", err)
 	}
-	p := &packWriter{dir: dir, f: f, offset: packHeaderSize,
+	p := &packWriter{disk: d, dir: dir, f: f, offset: packHeaderSize,
 		table: table{chunkSize: chunkSize, created: time.Now().UnixNano(), salt: rand.Uint64()}}
 	p.buf = append((*packBuffers.Get().(*[]byte))[:0], packHeader()...)
 	return p, nil
@@ -232,21 +233,8 @@ func (p *packWriter) seal() (*table, error) {
 	buf := p.buf
 	p.buf = nil
 	packBuffers.Put(&buf)
-	if err := p.f.Sync(); err != nil {
-		return nil, fmt.Errorf("store: sync pack: %w", err)
-	}
-	if err := p.f.Close(); err != nil {
-		return nil, fmt.Errorf("store: close pack: %w", err)
-	}
-	path := packPath(p.dir, footer.id)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
-	if err := os.Rename(p.f.Name(), path); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return nil, err
+	if err := disk.MoveInto(p.disk, p.f, packPath(p.dir, footer.id), true); err != nil {
+		return nil, fmt.Errorf("store: seal pack: %w", err)
 	}
 	p.table.pack = footer.id
 	p.table.size = p.offset + int64(len(b)) + packFooterSize
@@ -256,5 +244,5 @@ func (p *packWriter) seal() (*table, error) {
 // abort removes the unfinished pack.
 func (p *packWriter) abort() {
 	p.f.Close()
-	os.Remove(p.f.Name())
+	p.disk.Remove(p.f.Name())
 }

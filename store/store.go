@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -32,11 +32,13 @@ type Options struct {
 	ReadOnly    bool          // take no lock, change nothing
 	LockTimeout time.Duration // how long to wait for the lock
 	Holder      string        // what the lock file says of this process
+	Disk        disk.Disk     // under all files but Badger's; nil: the operating system's
 }
 
 // Store is an open chunk store. It is safe for concurrent use.
 type Store struct {
 	dir      string
+	disk     disk.Disk
 	readOnly bool
 	lock     *lock
 	index    *index // nil when read-only
@@ -71,11 +73,14 @@ type pack struct {
 
 // Open opens the store in dir.
 func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
-	c, err := ReadConfig(dir)
+	if opts.Disk == nil {
+		opts.Disk = disk.OS
+	}
+	c, err := readConfig(opts.Disk, dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, config: c, readOnly: opts.ReadOnly}
+	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly}
 	if opts.ReadOnly {
 		return s, nil
 	}
@@ -92,7 +97,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 // openForWriting lists the packs and reads the tables of those that the index does not cover.
 func (s *Store) openForWriting(ctx context.Context) error {
 	var err error
-	if s.index, err = openIndex(filepath.Join(s.dir, IndexDir)); err != nil {
+	if s.index, err = openIndex(s.disk, filepath.Join(s.dir, IndexDir)); err != nil {
 		return err
 	}
 	ids, err := s.listPacks(ctx)
@@ -118,7 +123,7 @@ func (s *Store) loadOutside(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		t, err := loadTable(s.dir, id)
+		t, err := s.loadTable(id)
 		if errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
 			continue // its chunks are not there; verify tells
 		}
@@ -165,7 +170,7 @@ func (s *Store) SetCompression(codec Codec) error {
 	defer s.configMu.Unlock()
 	c := s.config
 	c.Compression = codec.String()
-	if err := writeConfig(s.dir, c); err != nil {
+	if err := writeConfig(s.disk, s.dir, c); err != nil {
 		return err
 	}
 	s.config = c
@@ -181,7 +186,7 @@ func (s *Store) codec() Codec {
 func (s *Store) listPacks(ctx context.Context) (map[PackID]int64, error) {
 	packs := make(map[PackID]int64)
 	root := filepath.Join(s.dir, packsName)
-	dirs, err := os.ReadDir(root)
+	dirs, err := s.disk.ReadDir(root)
 	if err != nil {
 		return nil, fmt.Errorf("store: list packs: %w", err)
 	}
@@ -192,7 +197,7 @@ func (s *Store) listPacks(ctx context.Context) (map[PackID]int64, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		files, err := os.ReadDir(filepath.Join(root, d.Name()))
+		files, err := s.disk.ReadDir(filepath.Join(root, d.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("store: list packs: %w", err)
 		}
@@ -279,7 +284,7 @@ func (s *Store) find(id *chunker.ID, w *Writer) (*table, int, error) {
 	}
 	// Where one chunk of a pack is found, its neighbours will be wanted: the
 	// whole table comes in.
-	t, err := loadTable(s.dir, packID)
+	t, err := s.loadTable(packID)
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}
@@ -406,7 +411,7 @@ func (s *Store) rebuildIndex(ctx context.Context) (Reindexed, error) {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
-		t, err := loadTable(s.dir, id)
+		t, err := s.loadTable(id)
 		if errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
 			continue // its chunks are not there; verify tells
 		}

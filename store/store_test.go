@@ -18,7 +18,7 @@ import (
 func newStore(t testing.TB, c Config) *Store {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "store")
-	if _, err := Init(dir, c); err != nil {
+	if _, err := Init(dir, c, nil); err != nil {
 		t.Fatal(err)
 	}
 	return openStore(t, dir)

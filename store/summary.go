@@ -6,6 +6,9 @@ import (
 	"fmt"
 )
 
+// maxSummary is more bytes than the filter of a billion chunks takes.
+const maxSummary = 1 << 32
+
 func newStamp() (s [16]byte) {
 	rand.Read(s[:])
 	return s

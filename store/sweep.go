@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -196,7 +196,7 @@ func (w *sweep) deleteDead(ctx context.Context, c *census) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := os.Remove(packPath(s.dir, p.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.disk.Remove(packPath(s.dir, p.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("store: sweep: %w", err)
 		}
 		w.report.PacksDeleted++
@@ -220,7 +220,11 @@ func (w *sweep) removeLeftovers() (int, error) {
 	if w.s.writers > 0 {
 		return 0, nil // theirs are not leftovers
 	}
-	return removeTemporary(filepath.Join(w.s.dir, packsName))
+	n, err := disk.RemoveTemporary(w.s.disk, filepath.Join(w.s.dir, packsName))
+	if err != nil {
+		err = fmt.Errorf("store: sweep: %w", err)
+	}
+	return n, err
 }
 
 // move copies what is scattered, or lies in packs that are worth rewriting,
@@ -255,7 +259,7 @@ func (w *sweep) move(ctx context.Context, c *census) (bool, error) {
 			p := packs[0]
 			packs = packs[1:]
 			from = append(from, p.id)
-			t, err := loadTable(w.s.dir, p.id)
+			t, err := w.s.loadTable(p.id)
 			if err != nil {
 				return false, err
 			}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -149,7 +148,7 @@ type packVerifier struct {
 }
 
 func (p *packVerifier) verify(ctx context.Context) error {
-	t, err := loadTable(p.s.dir, p.id)
+	t, err := p.s.loadTable(p.id)
 	if errors.Is(err, ErrCorrupt) {
 		p.damage = append(p.damage, PackDamage{Pack: p.id, Offset: -1, Err: err})
 		return nil
@@ -158,7 +157,7 @@ func (p *packVerifier) verify(ctx context.Context) error {
 		return err
 	}
 	p.chunks = int64(t.slots())
-	f, err := os.Open(packPath(p.s.dir, p.id))
+	f, err := p.s.disk.Open(packPath(p.s.dir, p.id))
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}

@@ -175,7 +175,7 @@ func scriptHold(ts *testscript.TestScript, _ bool, args []string) {
 // scriptCloneEntry is "cloneentry ID NEW [STATE]": another catalogue entry with the same manifest.
 func scriptCloneEntry(ts *testscript.TestScript, _ bool, args []string) {
 	ctx := context.Background()
-	c := manifest.OpenCatalogue(filepath.Join(ts.Getenv("ARCSTORE_DIR"), "snapshots"))
+	c := manifest.OpenCatalogue(filepath.Join(ts.Getenv("ARCSTORE_DIR"), "snapshots"), nil)
 	e, err := c.Get(ctx, args[0])
 	ts.Check(err)
 	e.ID = args[1]
