@@ -66,7 +66,7 @@ type ref struct {
 // Fetch gets the chunks ids, at most 2^31 of them and no holes, in whatever
 // order is the fastest. It calls deliver from several goroutines, each time with
 // the chunks ids[i], ids[i+1], … whose bytes data is, one after the other: as
-// many as lie together both in ids and in the store. Every byte was verified against its ID.
+// many as lie together both in ids and in the store, and all but the last as long as the store's chunk size. Every byte was verified against its ID.
 // data is valid until deliver returns. After an error some chunks may have been delivered.
 func (f *Fetcher) Fetch(ctx context.Context, ids []chunker.ID, deliver func(i int, data []byte) error) error {
 	refs, tables, err := f.resolve(ctx, ids)
@@ -380,7 +380,9 @@ func (r *frameReader) deliver(t *table, f *frame, raw []byte, refs []ref, delive
 			}
 			verified = int64(slot)
 		}
-		if runCount > 0 && ref.i == runIndex+runCount && offset == runEnd {
+		// Who takes a run apart goes by the chunk size: a short chunk ends it.
+		whole := runCount > 0 && runEnd-runStart == int(runCount)*t.chunkSize
+		if whole && ref.i == runIndex+runCount && offset == runEnd {
 			runEnd += length
 			runCount++
 			continue

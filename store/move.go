@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 )
@@ -81,6 +82,10 @@ func (m *mover) flush() error {
 		return err
 	}
 	for i := range m.ids {
+		// What it was is deleted soon: this is the last look at it.
+		if chunker.Sum(m.data[i]) != m.ids[i] {
+			return fmt.Errorf("store: sweep: chunk %s was to be moved, but what came is another", m.ids[i])
+		}
 		if err := m.w.add(m.ids[i], m.data[i]); err != nil {
 			return err
 		}

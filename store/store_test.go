@@ -286,6 +286,45 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// Short chunks that lie side by side, as the ends of streams do, are moved each as it is.
+func TestSweepShortChunks(t *testing.T) {
+	s := newStore(t, Config{})
+	m := model{}
+	w, err := s.NewWriter(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	var ids []chunker.ID
+	for n := range uint64(400) {
+		b := page(n, 4096)
+		if n%10 > 6 {
+			b = b[:n*7+1]
+		}
+		id := chunker.Sum(b)
+		if err := w.Put(id, b); err != nil {
+			t.Fatal(err)
+		}
+		if n < 200 { // half of the pack is dead
+			m[id] = b
+			ids = append(ids, id)
+		}
+	}
+	if _, err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	report, err := s.Sweep(context.Background(), live(ids), SweepOptions{})
+	if err != nil || report.ChunksMoved != int64(len(ids)) {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	m.check(t, s, nil)
+	v, err := s.Verify(context.Background(), VerifyOptions{Data: true})
+	if err != nil || len(v.Damage) > 0 {
+		t.Fatalf("after the sweep: %+v, %v", v, err)
+	}
+}
+
 // A chunk that a writer found must survive a sweep that began before the
 // writer's snapshot was known.
 func TestSweepBesideWriter(t *testing.T) {
