@@ -6,8 +6,9 @@ import "github.com/arcboxlabs/arcstore/chunker"
 // takes an ID's space: most of a guest's pages are holes.
 type composed struct {
 	// at has for each entry which ID of ids it has: unsaid, isHole, or more.
-	at  [leafChunks]uint16
-	ids []byte // chunker.IDSize each, back to back
+	at   [leafChunks]uint16
+	ids  []byte // chunker.IDSize each, back to back
+	left int    // entries that are unsaid
 }
 
 const (
@@ -15,8 +16,9 @@ const (
 	isHole = 1
 )
 
-// reset makes place for ids of about size bytes.
-func (c *composed) reset(size int64) {
+// reset makes place for n entries, with ids of about size bytes.
+func (c *composed) reset(n int, size int64) {
+	c.left = n
 	clear(c.at[:])
 	const holes, step = 2 * chunker.IDSize, 16 << 10 // for unsaid and isHole; so that the next leaf fits too
 	if size = holes + min(size, leafChunks*chunker.IDSize); int64(cap(c.ids)) < size {
@@ -36,6 +38,7 @@ func (c *composed) underlay(leaf []byte, n, limit int) error {
 			for i := range at {
 				if at[i] == unsaid {
 					at[i] = isHole
+					c.left--
 				}
 			}
 		case data:
@@ -58,6 +61,7 @@ func (c *composed) underlayData(at []uint16, ids []byte) {
 			next++
 			i++
 		}
+		c.left -= i - from
 		c.ids = append(c.ids, ids[from*chunker.IDSize:i*chunker.IDSize]...)
 	}
 }

@@ -68,7 +68,7 @@ func FuzzLeaf(f *testing.F) {
 			ids += len(own)
 		})
 		var c composed
-		c.reset(int64(len(b)))
+		c.reset(n, int64(len(b)))
 		if cerr := c.underlay(b, n, limit); (cerr == nil) != (err == nil) {
 			t.Errorf("decoded: %v, composed: %v", err, cerr)
 		}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/zeebo/blake3"
 
@@ -79,6 +80,9 @@ func (l *layer) readAt(b []byte, offset int64) error {
 	_, err := l.f.ReadAt(b, offset)
 	if errors.Is(err, io.EOF) {
 		return l.corrupt(offset, errors.New("it ends early"))
+	}
+	if errors.Is(err, syscall.EIO) {
+		return l.corrupt(offset, err) // a bad sector does not pass
 	}
 	if err != nil {
 		return fmt.Errorf("manifest: read %s: %w", l.digest, err)

@@ -13,11 +13,23 @@ import (
 // many ancestors as it takes. It is safe for concurrent use.
 type Table struct {
 	layers []*layer // the newest first
+	broken error    // why there are no more of them; nil if these are all
 }
 
 // Open opens a manifest and its ancestors. All that is ever read of them is
 // checked against the digest. The table must be closed.
 func (f *Files) Open(ctx context.Context, d Digest) (*Table, error) {
+	t, err := f.OpenDamaged(ctx, d)
+	if err == nil && t.broken != nil {
+		t.Close()
+		return nil, t.broken
+	}
+	return t, err
+}
+
+// OpenDamaged is Open that does with fewer ancestors, if one is damaged or
+// missing: what is not known then is a gap to Salvage, and an error to Lookup.
+func (f *Files) OpenDamaged(ctx context.Context, d Digest) (*Table, error) {
 	t := &Table{}
 	for next := d; ; {
 		if err := ctx.Err(); err != nil {
@@ -31,6 +43,10 @@ func (f *Files) Open(ctx context.Context, d Digest) (*Table, error) {
 			}
 		} else if errors.Is(err, ErrNotFound) && next != d {
 			err = fmt.Errorf("manifest: %s: its ancestor %s: %w", d, next, ErrNotFound)
+		}
+		if err != nil && len(t.layers) > 0 && isDamage(err) {
+			t.broken = err
+			return t, nil
 		}
 		if err != nil {
 			t.Close()
@@ -75,6 +91,14 @@ func (t *Table) Layers() []Digest {
 	return out
 }
 
+// Broken returns the ancestor that OpenDamaged did without, and why; nil for none.
+func (t *Table) Broken() (Digest, error) {
+	if t.broken == nil {
+		return Digest{}, nil
+	}
+	return t.layers[len(t.layers)-1].root.parent, t.broken
+}
+
 // Streams lists the streams, sorted by name.
 func (t *Table) Streams() []Stream {
 	out := make([]Stream, len(t.layers[0].root.streams))
@@ -90,6 +114,7 @@ type StreamTable struct {
 	Stream
 	len    int64
 	layers []*layerStream // the newest first
+	broken error          // why what these do not say is not known
 	cache  leafCache
 }
 
@@ -107,6 +132,9 @@ func (t *Table) Stream(name string) (*StreamTable, error) {
 		s.layers = append(s.layers, &layerStream{layer: l, s: rs, len: chunks(rs.Size, l.root.chunkSize)})
 		if !rs.based {
 			break
+		}
+		if len(s.layers) == len(t.layers) {
+			s.broken = t.broken
 		}
 	}
 	s.Stream, s.len = s.layers[0].s.Stream, s.layers[0].len
@@ -140,7 +168,7 @@ func (s *StreamTable) Lookup(first int64, ids []chunker.ID) error {
 func (s *StreamTable) lookup(number int64, at int, ids []chunker.ID) error {
 	slot := s.cache.acquire(number)
 	if slot == nil {
-		if s.nextLeaf(number) != number {
+		if s.broken == nil && s.nextLeaf(number) != number {
 			clear(ids)
 			return nil
 		}
@@ -173,13 +201,20 @@ func (s *StreamTable) nextLeaf(number int64) int64 {
 
 // compose sets c to what the layers together say of a leaf.
 func (s *StreamTable) compose(number int64, c *composed) error {
+	_, err := s.overlay(number, c)
+	return err
+}
+
+// overlay is compose that, where it fails, leaves in c what was said before:
+// those of the first known entries that are unsaid could not be read.
+func (s *StreamTable) overlay(number int64, c *composed) (known int, err error) {
 	size := int64(0)
 	for _, l := range s.layers {
 		if p, _, ok := l.s.leaf(number); ok {
 			size += p.length
 		}
 	}
-	c.reset(size)
+	c.reset(leafChunksAt(s.len, number), size)
 	limit := leafChunks
 	for _, l := range s.layers {
 		n := leafChunksAt(l.len, number)
@@ -195,10 +230,14 @@ func (s *StreamTable) compose(number int64, c *composed) error {
 			return nil
 		})
 		if err != nil {
-			return err
+			return limit, err
+		}
+		// Where all is said, it does not matter what older layers say, or whether they can be read.
+		if c.left == 0 {
+			return limit, nil
 		}
 	}
-	return nil
+	return limit, s.broken
 }
 
 // Own calls fn with the entries of data that this manifest itself holds, not
