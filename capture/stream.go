@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/manifest"
 )
 
 // ErrDirtyBitmap is wrapped by the error for a bitmap that calls a page clean
@@ -42,13 +44,17 @@ type StreamOptions struct {
 	Parent      Parent         // nil for none
 	Dirty       chunker.Bitmap // nil for none; demands a Parent
 	CleanSample int            // as Options.CleanSample
-	Progress    func(n int64)  // told how many more bytes are done
+	// Damaged says of a chunk of the parent's whether it must be put again,
+	// since the store has no sound copy of it. nil, where no damage is known, costs nothing.
+	Damaged  func(id chunker.ID) bool
+	Progress func(n int64) // told how many more bytes are done
 }
 
 // StreamStats says what a capture saw of a stream, in bytes.
 type StreamStats struct {
 	Scanned   int64 // read and hashed
 	Inherited int64 // found, or said, to be as in the parent; holes counted
+	Healed    int64 // as in the parent, but put again
 }
 
 // streamCapture is the capture of one stream.
@@ -59,10 +65,10 @@ type streamCapture struct {
 	opts   StreamOptions
 	stats  StreamStats
 	parent []chunker.ID // entries of the batch at hand
-	buf    []byte       // of check
 	sample int64        // next chunk to be checked, if it is clean
 	window int64        // that it was drawn from: chunks [window*step, (window+1)*step)
 	step   int64        // 0 or less for no checks
+	buf    []byte       // for pages that are called clean and looked at
 }
 
 // Stream captures src: changed chunks go to sink, the page table to out. Both
@@ -102,7 +108,7 @@ func Stream(ctx context.Context, src chunker.Source, sink Sink, out Entries, opt
 }
 
 // lookup returns how many of the n entries from first on the parent has, and
-// sets c.parent to them.
+// sets c.parent to them. Where its page table is damaged, it has none.
 func (c *streamCapture) lookup(first, n int64) (int, error) {
 	if c.opts.Parent == nil {
 		return 0, nil
@@ -114,7 +120,16 @@ func (c *streamCapture) lookup(first, n int64) (int, error) {
 		c.parent = make([]chunker.ID, n)
 	}
 	c.parent = c.parent[:n]
-	return int(n), c.opts.Parent.Lookup(first, c.parent)
+	err := c.opts.Parent.Lookup(first, c.parent)
+	if errors.Is(err, manifest.ErrCorrupt) {
+		return 0, nil
+	}
+	return int(n), err
+}
+
+// damaged reports whether a chunk of the parent's must be put again.
+func (c *streamCapture) damaged(id chunker.ID) bool {
+	return c.opts.Damaged != nil && !id.IsHole() && c.opts.Damaged(id)
 }
 
 // data takes a batch that was read: runs that are as in the parent, and runs that are not.
@@ -124,7 +139,7 @@ func (c *streamCapture) data(b *chunker.Batch) error {
 	if err != nil {
 		return err
 	}
-	same := func(i int) bool { return i < known && c.parent[i] == b.IDs[i] }
+	same := func(i int) bool { return i < known && c.parent[i] == b.IDs[i] && !c.damaged(b.IDs[i]) }
 	for i := 0; i < len(b.IDs); {
 		end := i + 1
 		if same(i) {
@@ -140,6 +155,9 @@ func (c *streamCapture) data(b *chunker.Batch) error {
 			for k := i; k < end && err == nil; k++ {
 				if !b.IDs[k].IsHole() {
 					err = c.sink.Put(b.IDs[k], b.Chunk(k, c.opts.ChunkSize))
+				}
+				if k < known && c.parent[k] == b.IDs[k] {
+					c.stats.Healed += int64(len(b.Chunk(k, c.opts.ChunkSize)))
 				}
 			}
 			if err == nil {
@@ -192,9 +210,11 @@ func (c *streamCapture) hole(first, count int64) error {
 
 // clean takes a range that the dirty bitmap calls unchanged, and checks a sample of it.
 func (c *streamCapture) clean(first, count int64) error {
-	size := int64(c.opts.ChunkSize)
-	c.stats.Inherited += min(count*size, c.src.Size()-first*size)
-	if err := c.out.Inherit(count); err != nil {
+	if c.opts.Damaged != nil {
+		if err := c.heal(first, count); err != nil {
+			return err
+		}
+	} else if err := c.inherit(first, count); err != nil {
 		return err
 	}
 	if c.step <= 0 {
@@ -214,6 +234,89 @@ func (c *streamCapture) clean(first, count int64) error {
 	return nil
 }
 
+// inherit takes a range as it is in the parent.
+func (c *streamCapture) inherit(first, count int64) error {
+	size := int64(c.opts.ChunkSize)
+	c.stats.Inherited += min(count*size, c.src.Size()-first*size)
+	return c.out.Inherit(count)
+}
+
+// heal is inherit where damage is known: chunks of the parent's that are
+// damaged, or not known, are read after all.
+func (c *streamCapture) heal(first, count int64) error {
+	for count > 0 {
+		n := min(count, holeStep-first%holeStep)
+		known, err := c.lookup(first, n)
+		if err != nil {
+			return err
+		}
+		parent := slices.Clone(c.parent[:known])
+		for i := int64(0); i < n; {
+			end := i
+			for end < n && end < int64(known) && !c.damaged(parent[end]) {
+				end++
+			}
+			if end > i {
+				err = c.inherit(first+i, end-i)
+			} else {
+				end++
+				want := (*chunker.ID)(nil)
+				if i < int64(known) {
+					want = &parent[i]
+				}
+				err = c.reread(first+i, want)
+			}
+			if err != nil {
+				return err
+			}
+			i = end
+		}
+		first += n
+		count -= n
+	}
+	return nil
+}
+
+// reread puts a chunk that should be clean; want is the parent's, where that is known.
+func (c *streamCapture) reread(chunk int64, want *chunker.ID) error {
+	id, data, err := c.read(chunk)
+	if err != nil {
+		return err
+	}
+	if want != nil && id != *want {
+		return c.notClean(chunk)
+	}
+	if !id.IsHole() {
+		if err := c.sink.Put(id, data); err != nil {
+			return err
+		}
+		c.stats.Healed += int64(len(data))
+	}
+	return c.out.Append([]chunker.ID{id})
+}
+
+// read reads a chunk that the bitmap calls clean; the bytes are valid until the next call.
+func (c *streamCapture) read(chunk int64) (id chunker.ID, data []byte, err error) {
+	size := int64(c.opts.ChunkSize)
+	if c.buf == nil {
+		c.buf = make([]byte, size)
+	}
+	data = c.buf[:min(size, c.src.Size()-chunk*size)]
+	if err := chunker.ReadFull(c.src, data, chunk*size); err != nil {
+		return id, nil, err
+	}
+	c.stats.Scanned += int64(len(data))
+	if !chunker.IsZero(data) {
+		id = chunker.Sum(data)
+	}
+	return id, data, nil
+}
+
+func (c *streamCapture) notClean(chunk int64) error {
+	return fmt.Errorf("capture: %w: it calls the page at byte %d clean, but the page differs from the parent's; take the snapshot without the bitmap, or name the snapshot that the bitmap was started from as the parent",
+		ErrDirtyBitmap, chunk*int64(c.opts.ChunkSize))
+}
+
 // draw chooses the chunk to be checked in a window: at random, for a fixed
 // distance would miss what changes at one, such as every fourth page.
 func (c *streamCapture) draw(window int64) {
@@ -223,25 +326,13 @@ func (c *streamCapture) draw(window int64) {
 
 // check compares a chunk that should be clean with the parent's.
 func (c *streamCapture) check(chunk int64) error {
-	size := int64(c.opts.ChunkSize)
-	if c.buf == nil {
-		c.buf = make([]byte, size)
-	}
-	buf := c.buf[:min(size, c.src.Size()-chunk*size)]
-	if err := chunker.ReadFull(c.src, buf, chunk*size); err != nil {
+	id, _, err := c.read(chunk)
+	if err != nil {
 		return err
 	}
-	c.stats.Scanned += int64(len(buf))
-	if _, err := c.lookup(chunk, 1); err != nil {
-		return err
+	known, err := c.lookup(chunk, 1)
+	if err == nil && known > 0 && id != c.parent[0] {
+		return c.notClean(chunk)
 	}
-	var id chunker.ID
-	if !chunker.IsZero(buf) {
-		id = chunker.Sum(buf)
-	}
-	if id != c.parent[0] {
-		return fmt.Errorf("capture: %w: it calls the page at byte %d clean, but the page differs from the parent's; take the snapshot without the bitmap, or name the snapshot that the bitmap was started from as the parent",
-			ErrDirtyBitmap, chunk*size)
-	}
-	return nil
+	return err
 }

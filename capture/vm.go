@@ -38,6 +38,8 @@ type Options struct {
 	// CleanSample: one in so many pages that Dirty calls clean is compared
 	// with the parent's all the same; 0 means DefaultCleanSample, negative none.
 	CleanSample int
+	// Damaged is as StreamOptions.Damaged.
+	Damaged func(id chunker.ID) bool
 	// Progress is told the bytes done, of the sum of all streams.
 	Progress func(done, total int64)
 }
@@ -65,7 +67,7 @@ func CaptureVM(ctx context.Context, vm *VM, sink Sink, b *manifest.Builder, opts
 		if err != nil {
 			return stats, err
 		}
-		so := StreamOptions{ChunkSize: opts.ChunkSize, CleanSample: opts.CleanSample}
+		so := StreamOptions{ChunkSize: opts.ChunkSize, CleanSample: opts.CleanSample, Damaged: opts.Damaged}
 		if opts.Progress != nil {
 			so.Progress = func(n int64) {
 				done += n
@@ -87,6 +89,7 @@ func CaptureVM(ctx context.Context, vm *VM, sink Sink, b *manifest.Builder, opts
 		got, err := Stream(ctx, s.src, sink, out, so)
 		stats.Scanned += got.Scanned
 		stats.Inherited += got.Inherited
+		stats.Healed += got.Healed
 		if err != nil {
 			return stats, fmt.Errorf("stream %s: %w", s.name, err)
 		}
