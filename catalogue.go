@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/arcboxlabs/arcstore/manifest"
@@ -11,13 +13,19 @@ import (
 
 const latestSuffix = "@latest"
 
-// list returns every entry that can be read. One that is damaged does not hide the others; Verify tells of it.
+// list returns every entry. One that is damaged does not hide the others: of it there is the ID, and
+// that it is Invalid.
 func (m *Manager) list(ctx context.Context) ([]*Snapshot, error) {
 	entries, err := m.catalogue.List(ctx)
-	if manifest.CorruptErrors(err) == nil {
-		return entries, wrapManifest(err)
+	bad := manifest.CorruptErrors(err)
+	if err != nil && bad == nil {
+		return nil, wrapManifest(err)
 	}
-	return entries, nil
+	var unreadable []*Snapshot
+	for _, b := range bad {
+		unreadable = append(unreadable, &Snapshot{ID: strings.TrimSuffix(b.File, path.Ext(b.File)), State: manifest.Invalid})
+	}
+	return append(unreadable, entries...), nil
 }
 
 // List returns the snapshots of target, or all for "", oldest first.
@@ -36,7 +44,7 @@ func (m *Manager) List(ctx context.Context, target string) ([]*Snapshot, error) 
 }
 
 // Get resolves ref: an ID, a unique prefix of one, or TARGET@latest, which is
-// the target's newest ready snapshot.
+// the target's newest ready snapshot, or the newest damaged one where none is ready.
 func (m *Manager) Get(ctx context.Context, ref string) (*Snapshot, error) {
 	if ref == "" {
 		return nil, fmt.Errorf("arcstore: %w: the ID is empty", ErrNotFound)
@@ -55,7 +63,10 @@ func (m *Manager) Get(ctx context.Context, ref string) (*Snapshot, error) {
 		return nil, err
 	}
 	if target, ok := strings.CutSuffix(ref, latestSuffix); ok {
-		if e := latest(entries, target); e != nil {
+		if e := latest(entries, target, manifest.Ready); e != nil {
+			return e, nil
+		}
+		if e := latest(entries, target, manifest.Invalid); e != nil {
 			return e, nil
 		}
 		return nil, fmt.Errorf("arcstore: %w: target %q has no ready snapshot", ErrNotFound, target)
@@ -76,19 +87,20 @@ func (m *Manager) Get(ctx context.Context, ref string) (*Snapshot, error) {
 		ErrAmbiguous, len(found), ref, found[0].ID, found[1].ID)
 }
 
-// getReady is Get for what reads a snapshot's data.
-func (m *Manager) getReady(ctx context.Context, ref string) (*Snapshot, error) {
+// getComplete is Get for what reads a snapshot's data: also that of a damaged
+// one, for most of it may be there, and all of it is verified when it is read.
+func (m *Manager) getComplete(ctx context.Context, ref string) (*Snapshot, error) {
 	e, err := m.Get(ctx, ref)
-	if err == nil && e.State != manifest.Ready {
+	if err == nil && e.State == manifest.Creating {
 		return nil, fmt.Errorf("arcstore: snapshot %s: %w: its state is %s", e.ID, ErrNotReady, e.State)
 	}
 	return e, err
 }
 
-// latest returns the newest ready snapshot of target among entries, which are oldest first; nil if there is none.
-func latest(entries []*Snapshot, target string) *Snapshot {
+// latest returns the newest snapshot of target in a state among entries, which are oldest first; nil if there is none.
+func latest(entries []*Snapshot, target string, state manifest.State) *Snapshot {
 	for i := len(entries) - 1; i >= 0; i-- {
-		if entries[i].TargetID == target && entries[i].State == manifest.Ready {
+		if entries[i].TargetID == target && entries[i].State == state {
 			return entries[i]
 		}
 	}
@@ -104,6 +116,9 @@ func (m *Manager) Delete(ctx context.Context, refs ...string) ([]*Snapshot, erro
 	var entries []*Snapshot
 	for _, ref := range refs {
 		e, err := m.Get(ctx, ref)
+		if IsCorrupt(err) && manifest.ValidID(ref) == nil {
+			e, err = &Snapshot{ID: ref, State: manifest.Invalid}, nil // its entry is what is damaged
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -144,6 +159,8 @@ func (m *Manager) Prune(ctx context.Context, keep Retention, opts *PruneOptions)
 	if err != nil {
 		return nil, err
 	}
+	// Of what cannot be read, nobody knows whether it is to be kept.
+	entries = slices.DeleteFunc(entries, func(e *Snapshot) bool { return e.TargetID == "" })
 	decisions, err := keep.Plan(entries)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *Cre
 			Parent:      c.parentTable,
 			Dirty:       chunker.Bitmap(opts.Dirty),
 			CleanSample: opts.CleanSample,
+			Damaged:     c.lacks(),
 			Progress: func(done, total int64) {
 				if opts.Progress != nil {
 					opts.Progress(Progress{Phase: "scan", Done: done, Total: total})
@@ -41,6 +42,17 @@ type creation struct {
 	parentTable *manifest.Table
 	writer      *store.Writer
 	builder     *manifest.Builder
+	healed      bool // chunks that were damaged
+}
+
+// lacks says which of the parent's chunks must be put again; nil where no damage is known.
+func (c *creation) lacks() func(ChunkID) bool {
+	lacks := c.writer.Lacks()
+	if lacks == nil && c.parent != nil && c.parent.State == manifest.Invalid {
+		// Its page tables are damaged, then: what they do not say is looked at too.
+		return func(ChunkID) bool { return false }
+	}
+	return lacks
 }
 
 // create does what every create does around its capture: parent, catalogue
@@ -75,6 +87,9 @@ func (m *Manager) create(ctx context.Context, target string, kind manifest.Targe
 	if err := c.commit(ctx, stats, start); err != nil {
 		return nil, err
 	}
+	if c.healed {
+		m.recheck(ctx) // where that fails, the next verification does it
+	}
 	return c.entry, nil
 }
 
@@ -100,9 +115,16 @@ func (c *creation) begin(ctx context.Context, parent string) error {
 		return err
 	}
 	if c.parent != nil {
-		if c.parentTable, err = m.openTable(ctx, c.parent); err != nil {
+		c.parentTable, err = m.openTable(ctx, c.parent)
+		if IsCorrupt(err) && (parent == "" || parent == ParentLatest) {
+			c.disown()
+			err = nil
+		}
+		if err != nil {
 			return errors.Join(err, c.end(false))
 		}
+	}
+	if c.parent != nil {
 		if c.parentTable.ChunkSize() != m.ChunkSize() {
 			return errors.Join(fmt.Errorf("arcstore: snapshot %s: %w: another chunk size", c.parent.ID, ErrCorrupt), c.end(false))
 		}
@@ -129,9 +151,9 @@ func (c *creation) register(ctx context.Context, parent string) error {
 		if err != nil {
 			return err
 		}
-		c.parent = latest(entries, c.entry.TargetID)
+		c.parent = latest(entries, c.entry.TargetID, manifest.Ready)
 	default:
-		e, err := m.getReady(ctx, parent)
+		e, err := m.getComplete(ctx, parent)
 		if err != nil {
 			return fmt.Errorf("arcstore: parent: %w", err)
 		}
@@ -143,6 +165,22 @@ func (c *creation) register(ctx context.Context, parent string) error {
 	}
 	m.running[c.entry.ID] = true
 	return nil
+}
+
+// disown goes on without the parent, which nobody asked for by name.
+func (c *creation) disown() {
+	m := c.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dropParent(c.parent)
+	c.parent, c.entry.Parent = nil, ""
+}
+
+// dropParent undoes what register did for a parent; the caller holds m.mu.
+func (m *Manager) dropParent(parent *Snapshot) {
+	if m.parents[parent.Manifest]--; m.parents[parent.Manifest] == 0 {
+		delete(m.parents, parent.Manifest)
+	}
 }
 
 // commit makes everything durable, in an order that never leaves a ready
@@ -164,6 +202,7 @@ func (c *creation) commit(ctx context.Context, stats capture.Stats, start time.T
 	if err := errors.Join(err, b.err); err != nil {
 		return err
 	}
+	c.healed = written.Healed > 0
 	e := c.entry
 	e.State = manifest.Ready
 	e.Manifest = b.digest
@@ -197,9 +236,7 @@ func (c *creation) end(ok bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c.parent != nil {
-		if m.parents[c.parent.Manifest]--; m.parents[c.parent.Manifest] == 0 {
-			delete(m.parents, c.parent.Manifest)
-		}
+		m.dropParent(c.parent)
 	}
 	delete(m.running, c.entry.ID)
 	return err

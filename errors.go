@@ -14,7 +14,7 @@ var (
 	ErrNotFound = errors.New("no such snapshot")
 	// ErrAmbiguous: a prefix fits several snapshots.
 	ErrAmbiguous = errors.New("ambiguous snapshot ID")
-	// ErrNotReady: the snapshot is being created, or is known to be damaged.
+	// ErrNotReady: the snapshot is being created.
 	ErrNotReady = errors.New("snapshot is not ready")
 	// ErrNoStream: the snapshot has no stream of that name.
 	ErrNoStream = errors.New("no such stream")

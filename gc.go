@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,14 +16,25 @@ import (
 type roots struct {
 	entries []*Snapshot // newest first
 	digests []manifest.Digest
+	gaps    map[int]bool // of digests, those that cannot be read completely
 }
 
-// roots reads the catalogue. Entries that cannot be read are an error: what they need is not known.
+// hints returns the packs that the catalogue names for a digest.
+func (r *roots) hints(group int) []string {
+	if group < len(r.entries) {
+		return r.entries[group].Packs
+	}
+	return nil
+}
+
+// roots reads the catalogue. What an entry that cannot be read refers to is
+// not known: where there is one, every manifest counts.
 func (m *Manager) roots(ctx context.Context) (*roots, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	entries, err := m.catalogue.List(ctx)
-	if err != nil {
+	damaged := manifest.CorruptErrors(err) != nil
+	if err != nil && !damaged {
 		return nil, fmt.Errorf("arcstore: gc needs every catalogue entry, to know what to keep: %w", wrapManifest(err))
 	}
 	r := &roots{}
@@ -35,8 +47,17 @@ func (m *Manager) roots(ctx context.Context) (*roots, error) {
 		}
 	}
 	// What a running create inherits from must stay, even if it was deleted meanwhile.
-	for d := range m.parents {
+	others := slices.Collect(maps.Keys(m.parents))
+	if damaged {
+		all, err := m.manifests.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, all...)
+	}
+	for _, d := range others {
 		if !seen[d] {
+			seen[d] = true
 			r.digests = append(r.digests, d)
 		}
 	}
@@ -60,7 +81,9 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 		if r, err = m.roots(ctx); err != nil {
 			return store.Live{}, err
 		}
-		return m.liveOf(r.digests), nil
+		var live store.Live
+		live, r.gaps = m.liveOf(r.digests, r.hints)
+		return live, nil
 	}, store.SweepOptions{
 		DryRun: opts.DryRun,
 		Progress: func(phase string, done, total int64) {
@@ -68,12 +91,17 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 				opts.Progress(Progress{Phase: phase, Done: done, Total: total})
 			}
 		},
-		Relocated: func(ctx context.Context, groups []store.Group) error { return m.refreshPacks(ctx, r, groups) },
+		Relocated: func(ctx context.Context, groups []store.Group) error { return m.refresh(ctx, r, groups) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("arcstore: gc: %w", err)
 	}
 	report.Snapshots = len(r.entries)
+	for i := range r.entries {
+		if r.damaged(swept.Groups, i) {
+			report.SnapshotsDamaged++
+		}
+	}
 	report.ChunksLive = swept.Live
 	report.PacksDeleted, report.PacksWritten = swept.PacksDeleted, swept.PacksWritten
 	report.ChunksMoved, report.BytesRewritten = swept.ChunksMoved, swept.BytesRewritten
@@ -96,10 +124,18 @@ func framesPerMiB(g *store.Group) float64 {
 	return float64(g.Frames) / (float64(g.Bytes) / (1 << 20))
 }
 
-// refreshPacks writes into the catalogue which packs hold each snapshot's chunks now.
-func (m *Manager) refreshPacks(ctx context.Context, r *roots, groups []store.Group) error {
+// refresh writes into the catalogue which packs hold each snapshot's chunks now, and whether they are all there.
+func (m *Manager) refresh(ctx context.Context, r *roots, groups []store.Group) error {
+	damaged := make(map[string]bool)
 	for i, e := range r.entries {
+		if r.damaged(groups, i) {
+			damaged[e.ID] = true
+		}
 		names := packNames(groups[i].Packs, nil)
+		if damaged[e.ID] {
+			// The packs that were named may be all that is known of what it lacks.
+			names = packNames(groups[i].Packs, e)
+		}
 		slices.Sort(names)
 		old := slices.Sorted(slices.Values(e.Packs))
 		if slices.Equal(names, old) {
@@ -109,7 +145,12 @@ func (m *Manager) refreshPacks(ctx context.Context, r *roots, groups []store.Gro
 			return err
 		}
 	}
-	return nil
+	return m.setStates(ctx, r.entries, func(e *Snapshot) bool { return damaged[e.ID] })
+}
+
+// damaged reports whether the i-th snapshot lacks anything.
+func (r *roots) damaged(groups []store.Group, i int) bool {
+	return groups[i].Lacks > 0 || r.gaps[i]
 }
 
 // updateEntry changes an entry, unless it was deleted meanwhile.
@@ -137,17 +178,25 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 	if err != nil {
 		return err
 	}
-	needed := make(map[manifest.Digest]bool)
+	needed, keepAll := make(map[manifest.Digest]bool), false
 	for _, d := range r.digests {
 		if needed[d] {
 			continue
 		}
-		t, err := m.manifests.Open(ctx, d)
+		needed[d] = true
+		t, err := m.manifests.OpenDamaged(ctx, d)
+		if isDamaged(err) {
+			keepAll = true // what it builds on is not known
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		for _, layer := range t.Layers() {
 			needed[layer] = true
+		}
+		if _, err := t.Broken(); err != nil {
+			keepAll = true
 		}
 		t.Close()
 	}
@@ -156,7 +205,7 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 		return err
 	}
 	for _, d := range all {
-		if needed[d] {
+		if needed[d] || keepAll {
 			continue
 		}
 		if size, err := m.manifests.Size(d); err == nil {

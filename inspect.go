@@ -17,7 +17,7 @@ func (m *Manager) Diff(ctx context.Context, a, b string) (*DiffReport, error) {
 	var tables [2]*manifest.Table
 	report := &DiffReport{}
 	for i, ref := range []string{a, b} {
-		e, err := m.getReady(ctx, ref)
+		e, err := m.getComplete(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +109,9 @@ func (m *Manager) Stats(ctx context.Context) (*Stats, error) {
 	var ready []*Snapshot
 	var digests []manifest.Digest
 	for _, e := range entries {
-		targets[e.TargetID] = true
+		if e.TargetID != "" {
+			targets[e.TargetID] = true
+		}
 		if e.State == manifest.Ready {
 			ready = append(ready, e)
 			digests = append(digests, e.Manifest)
@@ -117,7 +119,8 @@ func (m *Manager) Stats(ctx context.Context) (*Stats, error) {
 		}
 	}
 	s.Snapshots, s.Targets = len(entries), len(targets)
-	census, err := m.store.Census(ctx, m.liveOf(digests), nil)
+	live, _ := m.liveOf(digests, nil)
+	census, err := m.store.Census(ctx, live)
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,12 @@
 package arcstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/manifest"
@@ -18,14 +20,14 @@ func (m *Manager) Restore(ctx context.Context, ref, dir string, opts *RestoreOpt
 	if opts == nil {
 		opts = &RestoreOptions{}
 	}
-	return m.restore(ctx, ref, func(r *SnapshotReader) (restore.Restored, error) {
+	return m.restore(ctx, ref, opts, func(r *SnapshotReader, lost lostRanges) (restore.Restored, error) {
 		if opts.Stream != "" {
 			if _, err := r.streamTable(opts.Stream); err != nil {
 				return restore.Restored{}, err
 			}
 		}
 		return restore.Dir(ctx, r.table, r.chunks, dir, restore.DirOptions{
-			ChunkSize: m.ChunkSize(), Force: opts.Force, Stream: opts.Stream,
+			ChunkSize: m.ChunkSize(), Force: opts.Force, Stream: opts.Stream, Lost: lost,
 			Progress: func(done, total int64) {
 				if opts.Progress != nil {
 					opts.Progress(Progress{Phase: "restore", Done: done, Total: total})
@@ -54,31 +56,49 @@ func (m *Manager) RestoreTo(ctx context.Context, ref, stream string, w io.Writer
 
 func (m *Manager) restoreStream(ctx context.Context, ref, stream string, opts *RestoreOptions,
 	run func(*manifest.StreamTable, restore.Source, restore.Options) (int64, error)) (*RestoreReport, error) {
-	return m.restore(ctx, ref, func(r *SnapshotReader) (restore.Restored, error) {
+	if opts == nil {
+		opts = &RestoreOptions{}
+	}
+	return m.restore(ctx, ref, opts, func(r *SnapshotReader, lost lostRanges) (restore.Restored, error) {
 		t, err := r.streamTable(stream)
 		if err != nil {
 			return restore.Restored{}, err
 		}
 		done := int64(0)
-		data, err := run(t, r.chunks, restore.Options{ChunkSize: m.ChunkSize(), Progress: func(n int64) {
+		o := restore.Options{ChunkSize: m.ChunkSize(), Progress: func(n int64) {
 			done += n
-			if opts != nil && opts.Progress != nil {
+			if opts.Progress != nil {
 				opts.Progress(Progress{Phase: "restore", Done: done, Total: t.Size()})
 			}
-		}})
+		}}
+		if lost != nil {
+			o.Lost = func(r restore.Range) { lost(stream, r) }
+		}
+		data, err := run(t, r.chunks, o)
 		return restore.Restored{Streams: 1, Size: t.Size(), Data: data}, err
 	})
 }
 
 // restore opens a snapshot for run and reports on it.
-func (m *Manager) restore(ctx context.Context, ref string, run func(*SnapshotReader) (restore.Restored, error)) (*RestoreReport, error) {
+func (m *Manager) restore(ctx context.Context, ref string, opts *RestoreOptions, run func(*SnapshotReader, lostRanges) (restore.Restored, error)) (*RestoreReport, error) {
 	start := time.Now()
-	r, err := m.OpenSnapshot(ctx, ref)
+	open := m.manifests.Open
+	if opts.AllowDamaged {
+		open = m.manifests.OpenDamaged
+	}
+	r, err := m.openSnapshot(ctx, ref, open)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	done, err := run(r)
+	var missing []Missing
+	var lost lostRanges
+	if opts.AllowDamaged {
+		lost = func(stream string, r restore.Range) {
+			missing = append(missing, Missing{Stream: stream, Offset: r.Offset, Length: r.Length, Why: r.Why.Error()})
+		}
+	}
+	done, err := run(r, lost)
 	if err != nil {
 		switch {
 		case errors.Is(err, restore.ErrExists):
@@ -93,7 +113,26 @@ func (m *Manager) restore(ctx context.Context, ref string, run func(*SnapshotRea
 	}
 	frames, _ := r.chunks.FramesRead()
 	return &RestoreReport{Snapshot: r.entry.ID, Streams: done.Streams, Bytes: done.Size, BytesData: done.Data,
-		FramesRead: frames, Duration: time.Since(start)}, nil
+		FramesRead: frames, Missing: joinMissing(missing), Duration: time.Since(start)}, nil
+}
+
+// lostRanges is told what cannot be had of a stream; nil where that is an error.
+type lostRanges = func(stream string, r restore.Range)
+
+// joinMissing sorts ranges and joins those that follow each other and are missing for one reason.
+func joinMissing(all []Missing) []Missing {
+	slices.SortStableFunc(all, func(a, b Missing) int {
+		return cmp.Or(cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.Offset, b.Offset))
+	})
+	var out []Missing
+	for _, x := range all {
+		if n := len(out); n > 0 && out[n-1].Stream == x.Stream && out[n-1].Why == x.Why && out[n-1].Offset+out[n-1].Length == x.Offset {
+			out[n-1].Length += x.Length
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // SnapshotReader reads parts of one snapshot. Safe for concurrent use.
@@ -106,13 +145,17 @@ type SnapshotReader struct {
 
 // OpenSnapshot opens a snapshot for reading parts of it. The reader must be closed.
 func (m *Manager) OpenSnapshot(ctx context.Context, ref string) (*SnapshotReader, error) {
-	e, err := m.getReady(ctx, ref)
+	return m.openSnapshot(ctx, ref, m.manifests.Open)
+}
+
+func (m *Manager) openSnapshot(ctx context.Context, ref string, open func(context.Context, manifest.Digest) (*manifest.Table, error)) (*SnapshotReader, error) {
+	e, err := m.getComplete(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	t, err := m.openTable(ctx, e)
+	t, err := open(ctx, e.Manifest)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("arcstore: snapshot %s: its page tables: %w", e.ID, wrapManifest(err))
 	}
 	return &SnapshotReader{entry: e, table: t, chunks: m.store.NewFetcher(packIDs(e.Packs)), chunkSize: m.ChunkSize()}, nil
 }

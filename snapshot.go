@@ -65,8 +65,11 @@ type RestoreOptions struct {
 	// Force lets files of the same names in the output directory be replaced.
 	Force bool
 	// Stream restores just this one; "" for all.
-	Stream   string
-	Progress func(Progress)
+	Stream string
+	// AllowDamaged restores what can be had of a damaged snapshot: the rest
+	// reads as zeros and is listed in the report. Without it, the first thing that cannot be had is an error.
+	AllowDamaged bool
+	Progress     func(Progress)
 }
 
 // RestoreReport says what a restore did.
@@ -76,7 +79,16 @@ type RestoreReport struct {
 	Bytes      int64         `json:"bytes"`       // size of what was restored, holes included
 	BytesData  int64         `json:"bytes_data"`  // bytes written
 	FramesRead int64         `json:"frames_read"` // frames fetched from packs
+	Missing    []Missing     `json:"missing,omitempty"`
 	Duration   time.Duration `json:"duration_ns"`
+}
+
+// Missing is a range of a stream that could not be restored and reads as zeros.
+type Missing struct {
+	Stream string `json:"stream"`
+	Offset int64  `json:"offset"` // bytes
+	Length int64  `json:"length"` // bytes
+	Why    string `json:"why"`
 }
 
 // PruneOptions are the choices of a prune.
@@ -103,12 +115,13 @@ type GCOptions struct {
 // GCReport says what a garbage collection freed, or with DryRun would.
 type GCReport struct {
 	DryRun            bool          `json:"dry_run"`
-	Snapshots         int           `json:"snapshots"`     // live ones that were marked
-	ChunksLive        int64         `json:"chunks_live"`   // distinct
-	PacksDeleted      int           `json:"packs_deleted"` // dead, rewritten or merged
-	PacksWritten      int           `json:"packs_written"` // by rewriting
-	ChunksMoved       int64         `json:"chunks_moved"`  // by rewriting
-	BytesFreed        int64         `json:"bytes_freed"`   // net, all kinds of files
+	Snapshots         int           `json:"snapshots"`         // live ones that were marked
+	SnapshotsDamaged  int           `json:"snapshots_damaged"` // of these
+	ChunksLive        int64         `json:"chunks_live"`       // distinct
+	PacksDeleted      int           `json:"packs_deleted"`     // dead, rewritten or merged
+	PacksWritten      int           `json:"packs_written"`     // by rewriting
+	ChunksMoved       int64         `json:"chunks_moved"`      // by rewriting
+	BytesFreed        int64         `json:"bytes_freed"`       // net, all kinds of files
 	BytesRewritten    int64         `json:"bytes_rewritten"`
 	ManifestsDeleted  int           `json:"manifests_deleted"`
 	LeftoversDeleted  int           `json:"leftovers_deleted"`    // of interrupted operations
@@ -122,7 +135,10 @@ type VerifyOptions struct {
 	Snapshots []string
 	// Data reads and verifies every chunk; without it, only that the tables
 	// are sound and that every chunk is there.
-	Data     bool
+	Data bool
+	// Percent limits Data to so much of the packs' bytes, the packs first that were verified longest ago:
+	// 10 each night has read everything after ten. 0 means all.
+	Percent  float64
 	Progress func(Progress)
 }
 
@@ -132,8 +148,19 @@ type VerifyReport struct {
 	Packs     int           `json:"packs"`
 	Chunks    int64         `json:"chunks"`
 	BytesRead int64         `json:"bytes_read"`
+	Coverage  Coverage      `json:"coverage"`
 	Damage    []Damage      `json:"damage"`
+	Unnoted   string        `json:"unnoted,omitempty"` // why something could not be written down in the store
 	Duration  time.Duration `json:"duration_ns"`
+}
+
+// Coverage says how much of the packs' data verifications have read.
+type Coverage struct {
+	Packs int        `json:"packs"`           // that this one read
+	Bytes int64      `json:"bytes"`           // of these
+	Total int64      `json:"bytes_total"`     // of all packs that it was to verify
+	Never int64      `json:"bytes_never"`     // of packs that none has read so far
+	Since *time.Time `json:"since,omitempty"` // all others were read since then
 }
 
 // Damage is one thing that verification found wrong.

@@ -2,9 +2,10 @@ package arcstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/manifest"
@@ -13,21 +14,21 @@ import (
 
 // Verify checks that everything is there and sound, without the lock and
 // beside whoever holds it. Damage is in the report; an error means that the verification could not go on.
+//
+// What it finds is remembered, also by a Manager that is open read-only: the store takes damaged chunks for absent, so
+// that creates heal them, and snapshots become Invalid, or Ready again.
 func (m *Manager) Verify(ctx context.Context, opts *VerifyOptions) (*VerifyReport, error) {
 	if opts == nil {
 		opts = &VerifyOptions{}
 	}
 	start := time.Now()
-	v := &verification{m: m, opts: opts, report: &VerifyReport{Damage: []Damage{}}}
-	if err := v.entries(ctx); err != nil {
-		return nil, err
+	v := &verification{m: m, opts: opts, report: &VerifyReport{Damage: []Damage{}}, damaged: make(map[string]bool)}
+	for _, step := range []func(context.Context) error{v.entries, v.manifests, v.chunks} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if err := v.manifests(ctx); err != nil {
-		return nil, err
-	}
-	if err := v.chunks(ctx); err != nil {
-		return nil, err
-	}
+	v.note(m.setStates(ctx, v.checked, func(e *Snapshot) bool { return v.damaged[e.ID] }))
 	v.report.Duration = time.Since(start)
 	return v.report, nil
 }
@@ -37,118 +38,171 @@ type verification struct {
 	m       *Manager
 	opts    *VerifyOptions
 	report  *VerifyReport
-	sound   []*Snapshot // whose manifests can be read
-	digests []manifest.Digest
 	checked []*Snapshot
+	tables  []*Snapshot // of checked, those whose page tables can be read, if with gaps
+	damaged map[string]bool
 }
 
 func (v *verification) damage(what, why string, snapshots ...string) {
 	v.report.Damage = append(v.report.Damage, Damage{What: what, Why: why, Snapshots: snapshots})
+	for _, id := range snapshots {
+		v.damaged[id] = true
+	}
 }
+
+// note keeps the first reason for which something could not be written down.
+func (v *verification) note(err error) {
+	if err != nil && v.report.Unnoted == "" {
+		v.report.Unnoted = err.Error()
+	}
+}
+
+// whole reports whether the whole store is verified.
+func (v *verification) whole() bool { return len(v.opts.Snapshots) == 0 }
 
 // entries collects the snapshots to verify.
 func (v *verification) entries(ctx context.Context) error {
-	if len(v.opts.Snapshots) > 0 {
-		for _, ref := range v.opts.Snapshots {
-			e, err := v.m.Get(ctx, ref)
-			if err != nil {
-				return err
-			}
-			v.checked = append(v.checked, e)
-		}
-	} else {
-		entries, err := v.m.catalogue.List(ctx)
-		for _, bad := range manifest.CorruptErrors(err) {
-			v.damage(path.Join(snapshotsName, bad.File), bad.Error())
-			err = nil
-		}
+	for _, ref := range v.opts.Snapshots {
+		e, err := v.m.Get(ctx, ref)
 		if err != nil {
 			return err
 		}
-		v.checked = entries
+		v.checked = append(v.checked, e)
 	}
+	if v.whole() {
+		entries, err := v.m.catalogue.List(ctx)
+		for _, bad := range manifest.CorruptErrors(err) {
+			v.damage(path.Join(snapshotsName, bad.File), bad.Error(), strings.TrimSuffix(bad.File, path.Ext(bad.File)))
+			err = nil
+		}
+		if err != nil {
+			return wrapManifest(err)
+		}
+		v.checked = entries
+		for name, err := range v.m.store.VerifyConfig() {
+			v.damage(name, err.Error())
+		}
+	}
+	v.checked = slices.DeleteFunc(v.checked, func(e *Snapshot) bool { return e.State == manifest.Creating })
+	v.report.Snapshots = len(v.checked)
 	return nil
+}
+
+// layerDamage is a manifest that is damaged, and whose snapshots that affects.
+type layerDamage struct {
+	digest    manifest.Digest
+	why       error
+	snapshots []string
 }
 
 // manifests verifies the page tables of the snapshots, each file once.
 func (v *verification) manifests(ctx context.Context) error {
-	layers := make(map[manifest.Digest]error)
+	known := make(map[manifest.Digest]*layerDamage) // nil for a sound one
+	var found []*layerDamage
+	add := func(d manifest.Digest, why error) *layerDamage {
+		l := &layerDamage{digest: d, why: why}
+		known[d] = l
+		found = append(found, l)
+		return l
+	}
 	for _, e := range v.checked {
-		if e.State == manifest.Creating {
+		t, err := v.m.manifests.OpenDamaged(ctx, e.Manifest)
+		if isDamaged(err) {
+			l := known[e.Manifest]
+			if l == nil {
+				l = add(e.Manifest, err)
+			}
+			l.snapshots = append(l.snapshots, e.ID)
 			continue
 		}
-		v.report.Snapshots++
-		why, err := v.manifest(ctx, e.Manifest, layers)
+		if err != nil {
+			return wrapManifest(err)
+		}
+		v.tables = append(v.tables, e)
+		err = v.table(ctx, e, t, known, add)
+		t.Close()
 		if err != nil {
 			return err
 		}
-		if why != nil {
-			v.damage(path.Join(manifestsName, e.Manifest.String()), why.Error(), e.ID)
-			continue
-		}
-		v.sound = append(v.sound, e)
-		v.digests = append(v.digests, e.Manifest)
+	}
+	for _, l := range found {
+		v.damage(path.Join(manifestsName, l.digest.String()), l.why.Error(), l.snapshots...)
 	}
 	return nil
 }
 
-// manifest verifies the layers of one manifest, but for those in known. why is the damage.
-func (v *verification) manifest(ctx context.Context, d manifest.Digest, known map[manifest.Digest]error) (why, err error) {
-	t, err := v.m.manifests.Open(ctx, d)
-	if errors.Is(err, manifest.ErrCorrupt) || errors.Is(err, manifest.ErrNotFound) {
-		return err, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer t.Close()
+// table verifies the files of one snapshot's page tables, but for those in
+// known, and whether what is wrong with them affects it: what newer ones say outweighs what older ones lost.
+func (v *verification) table(ctx context.Context, e *Snapshot, t *manifest.Table, known map[manifest.Digest]*layerDamage,
+	add func(manifest.Digest, error) *layerDamage) error {
+	var bad []*layerDamage
 	for _, layer := range t.Layers() {
-		found, ok := known[layer]
+		l, ok := known[layer]
 		if !ok {
-			found = v.m.manifests.Verify(ctx, layer)
-			if found != nil && !errors.Is(found, manifest.ErrCorrupt) && !errors.Is(found, manifest.ErrNotFound) {
-				return nil, found
+			err := v.m.manifests.Verify(ctx, layer)
+			if err != nil && !isDamaged(err) {
+				return wrapManifest(err)
 			}
-			known[layer] = found
+			if known[layer] = nil; err != nil {
+				l = add(layer, err)
+			}
 		}
-		if found != nil {
-			return found, nil
+		if l != nil {
+			bad = append(bad, l)
 		}
 	}
-	return nil, nil
+	if d, err := t.Broken(); err != nil {
+		l := known[d]
+		if l == nil {
+			l = add(d, err)
+		}
+		bad = append(bad, l)
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	gaps := false
+	err := salvageEach(ctx, t, func(string, manifest.Gap) { gaps = true }, func([]ChunkID) error { return nil })
+	if err == nil && gaps {
+		for _, l := range bad {
+			l.snapshots = append(l.snapshots, e.ID)
+		}
+	}
+	return err
 }
 
 // chunks verifies the packs, and that every chunk of the snapshots is in one of them.
 func (v *verification) chunks(ctx context.Context) error {
 	s := v.m.store
-	live := v.m.liveOf(v.digests)
-	so := store.VerifyOptions{Data: v.opts.Data, Progress: func(done, total int64) {
+	digests := make([]manifest.Digest, len(v.tables))
+	for i, e := range v.tables {
+		digests[i] = e.Manifest
+	}
+	live, _ := v.m.liveOf(digests, nil)
+	so := store.VerifyOptions{Progress: func(done, total int64) {
 		if v.opts.Progress != nil {
 			v.opts.Progress(Progress{Phase: "verify", Done: done, Total: total})
 		}
 	}}
-	if len(v.opts.Snapshots) > 0 {
-		c, err := s.Census(ctx, live, nil)
+	if v.opts.Data {
+		so.Data = 100
+		if v.opts.Percent > 0 {
+			so.Data = v.opts.Percent
+		}
+	}
+	if !v.whole() {
+		c, err := s.Census(ctx, live)
 		if err != nil {
 			return err
 		}
-		so.Packs = []store.PackID{}
-		seen := make(map[store.PackID]bool)
-		for i := range c.Groups {
-			for _, id := range c.Groups[i].Packs {
-				if !seen[id] {
-					seen[id] = true
-					so.Packs = append(so.Packs, id)
-				}
-			}
-		}
+		so.Packs = v.packs(c)
 	}
 	verified, err := s.Verify(ctx, so)
 	if err != nil {
 		return err
 	}
-	v.report.Packs, v.report.Chunks, v.report.BytesRead = verified.Packs, verified.Chunks, verified.Bytes
-	c, err := s.Census(ctx, live, verified)
+	v.cover(verified)
+	c, err := s.Census(ctx, live)
 	if err != nil {
 		return err
 	}
@@ -159,12 +213,49 @@ func (v *verification) chunks(ctx context.Context) error {
 	for i, d := range verified.Damage {
 		v.damage(path.Join("packs", d.Pack.String()), d.Err.Error(), where[i]...)
 	}
-	for i, e := range v.sound {
-		if g := &c.Groups[i]; g.Lacks > 0 {
+	lost := int64(0)
+	for i, e := range v.tables {
+		g := &c.Groups[i]
+		if lost += g.Lost; g.Lacks > 0 {
 			v.damage(path.Join(snapshotsName, e.ID), fmt.Sprintf("%d of its chunks are damaged or missing, first %s", g.Lacks, g.Missing[0]), e.ID)
 		}
 	}
+	if v.whole() || lost > 0 {
+		v.note(s.NoteLost(lost > 0))
+	}
 	return nil
+}
+
+// packs lists the packs that the groups of a census need, were it not for damage.
+func (v *verification) packs(c *store.Census) []store.PackID {
+	packs := []store.PackID{}
+	seen := make(map[store.PackID]bool)
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		hints := g.Packs
+		if g.Lacks > 0 {
+			hints = slices.Concat(hints, g.Damaged, packIDs(v.tables[i].Packs))
+		}
+		for _, id := range hints {
+			if !seen[id] {
+				seen[id] = true
+				packs = append(packs, id)
+			}
+		}
+	}
+	return packs
+}
+
+// cover reports how much was verified.
+func (v *verification) cover(found *store.Verified) {
+	r := v.report
+	r.Packs, r.Chunks, r.BytesRead = found.Packs, found.Chunks, found.Bytes
+	r.Coverage = Coverage{Packs: found.PacksRead, Bytes: found.BytesRead, Total: found.BytesTotal, Never: found.NeverRead}
+	if !found.Since.IsZero() {
+		since := found.Since.UTC()
+		r.Coverage.Since = &since
+	}
+	v.note(found.Unnoted)
 }
 
 // attribute returns, for each damage, the IDs of the snapshots that it
@@ -177,11 +268,9 @@ func (v *verification) attribute(ctx context.Context, verified *store.Verified, 
 			damaged[id] = append(damaged[id], i)
 		}
 	}
-	if len(damaged) == 0 {
-		return where, nil
-	}
-	for g, e := range v.sound {
-		if c.Groups[g].Lacks == 0 {
+	for g, e := range v.tables {
+		group := &c.Groups[g]
+		if group.Lacks == 0 {
 			continue
 		}
 		hit := make(map[int]bool)
@@ -196,8 +285,10 @@ func (v *verification) attribute(ctx context.Context, verified *store.Verified, 
 		if err != nil {
 			return nil, err
 		}
-		for i := range where {
-			if hit[i] {
+		for i, d := range verified.Damage {
+			// Of a pack whose table is gone, the catalogue knows who needed it.
+			unreadable := len(d.Chunks) == 0 && d.Offset < 0 && group.Lost > 0 && slices.Contains(e.Packs, d.Pack.String())
+			if hit[i] || unreadable {
 				where[i] = append(where[i], e.ID)
 			}
 		}

@@ -25,6 +25,8 @@ type DirOptions struct {
 	Force bool
 	// Stream restores just this one; "" for all.
 	Stream string
+	// Lost, if not nil, is told what cannot be had, which becomes holes. Otherwise that is an error.
+	Lost func(stream string, r Range)
 	// Progress is told the bytes done, of the sum of all streams.
 	Progress func(done, total int64)
 }
@@ -75,6 +77,9 @@ func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts Di
 				before += n
 				opts.Progress(before, total)
 			}
+		}
+		if opts.Lost != nil {
+			o.Lost = func(r Range) { opts.Lost(s.Name, r) }
 		}
 		n, err := file(ctx, t, s, src, root, o)
 		if err != nil {

@@ -14,6 +14,7 @@ type Reader struct {
 	t         Table
 	src       Source
 	chunkSize int64
+	lost      func(Range) // told what cannot be had; nil where that is an error
 }
 
 // NewReader returns a reader of the stream that t describes.
@@ -50,7 +51,7 @@ func (r *Reader) read(ctx context.Context, p []byte, off int64) (int64, error) {
 	}
 	first := off / r.chunkSize
 	entries := make([]chunker.ID, (off+int64(len(p))+r.chunkSize-1)/r.chunkSize-first)
-	if err := r.t.Lookup(first, entries); err != nil {
+	if err := r.look(first, entries); err != nil {
 		return 0, err
 	}
 	ids := make([]chunker.ID, 0, len(entries))
@@ -62,7 +63,8 @@ func (r *Reader) read(ctx context.Context, p []byte, off int64) (int64, error) {
 		}
 	}
 	clear(p)
-	err := r.src.Fetch(ctx, ids, func(i int, b []byte) error {
+	size := min(int64(len(ids))*r.chunkSize, int64(len(p)))
+	deliver := func(i int, b []byte) error {
 		for ; len(b) > 0; i++ {
 			n := min(r.chunkSize, int64(len(b)))
 			// The first and the last chunk may reach beyond p.
@@ -71,6 +73,31 @@ func (r *Reader) read(ctx context.Context, p []byte, off int64) (int64, error) {
 			b = b[n:]
 		}
 		return nil
+	}
+	if r.lost == nil {
+		return size, r.src.Fetch(ctx, ids, deliver)
+	}
+	err := r.src.Salvage(ctx, ids, deliver, func(i int, why error) {
+		size -= r.lose(off+at[i], 1, why)
 	})
-	return min(int64(len(ids))*r.chunkSize, int64(len(p))), err
+	return max(0, size), err
+}
+
+// look looks up entries from first on.
+func (r *Reader) look(first int64, entries []chunker.ID) error {
+	if r.lost == nil {
+		return r.t.Lookup(first, entries)
+	}
+	gaps, err := r.t.Salvage(first, entries)
+	for _, g := range gaps {
+		r.lose(g.First*r.chunkSize, g.Count, g.Why)
+	}
+	return err
+}
+
+// lose tells of chunks that cannot be had, and returns their length in bytes.
+func (r *Reader) lose(off, count int64, why error) int64 {
+	n := min(count*r.chunkSize, r.t.Size()-off)
+	r.lost(Range{off, n, why})
+	return n
 }

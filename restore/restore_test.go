@@ -41,6 +41,21 @@ func (c chunks) Fetch(ctx context.Context, ids []chunker.ID, deliver func(i int,
 	return ctx.Err()
 }
 
+// Salvage is Fetch chunk by chunk.
+func (c chunks) Salvage(ctx context.Context, ids []chunker.ID, deliver func(i int, data []byte) error, lost func(i int, why error)) error {
+	for i := range ids {
+		b, ok := c[ids[i]]
+		if !ok {
+			lost(i, errors.New("not there"))
+			continue
+		}
+		if err := deliver(i, b); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
 // snapshot writes streams into a manifest and a source.
 func snapshot(t *testing.T, streams map[string][]byte) (*manifest.Table, chunks) {
 	t.Helper()

@@ -3,16 +3,20 @@ package restore
 import (
 	"context"
 	"io"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/manifest"
 )
 
 // Source gets chunks: it calls deliver, from several goroutines, with the
 // bytes of ids[i], ids[i+1], … as they lie together, all verified. data is valid until deliver returns.
 type Source interface {
 	Fetch(ctx context.Context, ids []chunker.ID, deliver func(i int, data []byte) error) error
+	// Salvage is Fetch that goes on past chunks that cannot be had: it calls lost with their indexes, from one goroutine.
+	Salvage(ctx context.Context, ids []chunker.ID, deliver func(i int, data []byte) error, lost func(i int, why error)) error
 }
 
 // Table is a stream's page table.
@@ -20,6 +24,8 @@ type Table interface {
 	Size() int64 // bytes
 	Len() int64  // chunks
 	Lookup(first int64, ids []chunker.ID) error
+	// Salvage is Lookup that returns what cannot be read as gaps.
+	Salvage(first int64, ids []chunker.ID) ([]manifest.Gap, error)
 }
 
 const (
@@ -28,8 +34,6 @@ const (
 	windowBytes = 32 << 20
 	// writeBytes bounds a single write.
 	writeBytes = 4 << 20
-	// streamWindow is how many bytes Sequential gathers.
-	streamWindow = 8 << 20
 	// tableStep is how many entries are looked up at once.
 	tableStep = 4096
 )
@@ -39,8 +43,17 @@ type Options struct {
 	ChunkSize int
 	// Zeros writes holes too; without it the destination must read as zeros already.
 	Zeros bool
+	// Lost, if not nil, is told what cannot be had, from one goroutine at a time; it is left out, as a hole is.
+	// Otherwise that is an error.
+	Lost func(Range)
 	// Progress is told how many more bytes of the stream are done, from one goroutine at a time.
 	Progress func(n int64)
+}
+
+// Range is bytes of a stream that cannot be had.
+type Range struct {
+	Offset, Length int64 // bytes
+	Why            error
 }
 
 // Stream writes a stream to dst, data and, with opts.Zeros, holes, in order
@@ -51,7 +64,7 @@ func Stream(ctx context.Context, t Table, src Source, dst io.WriterAt, opts Opti
 	fetched := make(chan *window)
 	free := make(chan *window, 2)
 	for range cap(free) {
-		free <- &window{t: t, chunkSize: int64(opts.ChunkSize)}
+		free <- &window{t: t, chunkSize: int64(opts.ChunkSize), lost: opts.Lost}
 	}
 	g.Go(func() error {
 		defer close(fetched)
@@ -96,7 +109,8 @@ func Stream(ctx context.Context, t Table, src Source, dst io.WriterAt, opts Opti
 type window struct {
 	t          Table
 	chunkSize  int64
-	first, end int64 // chunks
+	lost       func(Range) // nil where that is an error
+	first, end int64       // chunks
 
 	entries []chunker.ID
 	ids     []chunker.ID // that are not holes
@@ -114,10 +128,50 @@ func (w *window) fetch(ctx context.Context, src Source, first int64) error {
 		w.buf = make([]byte, max(w.bytes, min(windowBytes, w.t.Size())))
 	}
 	w.buf = w.buf[:w.bytes]
-	return src.Fetch(ctx, w.ids, func(i int, data []byte) error {
+	deliver := func(i int, data []byte) error {
 		copy(w.buf[int64(i)*w.chunkSize:], data) // only the stream's last chunk may be short
 		return nil
+	}
+	if w.lost == nil {
+		return src.Fetch(ctx, w.ids, deliver)
+	}
+	var missing []int
+	err := src.Salvage(ctx, w.ids, deliver, func(i int, why error) {
+		missing = append(missing, i)
+		w.lose(w.at[i], 1, why)
 	})
+	w.leaveOut(missing)
+	return err
+}
+
+// lose tells of chunks of the stream that cannot be had.
+func (w *window) lose(chunk, count int64, why error) {
+	off := chunk * w.chunkSize
+	w.lost(Range{off, min(count*w.chunkSize, w.t.Size()-off), why})
+}
+
+// leaveOut makes holes of chunks whose bytes are not there.
+func (w *window) leaveOut(missing []int) {
+	if len(missing) == 0 {
+		return
+	}
+	slices.Sort(missing)
+	kept := 0
+	to := int64(0)
+	for i, chunk := range w.at {
+		n := w.length(chunk)
+		if len(missing) > 0 && missing[0] == i {
+			missing = missing[1:]
+			w.bytes -= n
+			continue
+		}
+		from := int64(i) * w.chunkSize
+		copy(w.buf[to:], w.buf[from:from+n])
+		w.at[kept] = chunk
+		kept++
+		to += n
+	}
+	w.at = w.at[:kept]
 }
 
 // plan looks up entries from first on, until there is enough data.
@@ -132,7 +186,7 @@ func (w *window) plan(first int64) error {
 	step := min(tableStep, max(1, windowBytes/w.chunkSize))
 	for w.end < w.t.Len() && (w.end == first || w.bytes+step*w.chunkSize <= windowBytes) {
 		part := w.entries[:min(w.t.Len()-w.end, step-w.end%step)]
-		if err := w.t.Lookup(w.end, part); err != nil {
+		if err := w.look(part); err != nil {
 			return err
 		}
 		for i := range part {
@@ -145,6 +199,18 @@ func (w *window) plan(first int64) error {
 		w.end += int64(len(part))
 	}
 	return nil
+}
+
+// look looks up the entries that follow the window.
+func (w *window) look(part []chunker.ID) error {
+	if w.lost == nil {
+		return w.t.Lookup(w.end, part)
+	}
+	gaps, err := w.t.Salvage(w.end, part)
+	for _, g := range gaps {
+		w.lose(g.First, g.Count, g.Why)
+	}
+	return err
 }
 
 // write writes the window's data, in pieces as large as they lie together.
@@ -194,28 +260,4 @@ func (w *window) zero(dst io.WriterAt) error {
 		at = chunk*w.chunkSize + w.length(chunk)
 	}
 	return fill(min(w.end*w.chunkSize, w.t.Size()))
-}
-
-// Sequential writes a stream to dst in order, holes as zeros.
-func Sequential(ctx context.Context, t Table, src Source, dst io.Writer, opts Options) (int64, error) {
-	size := int64(opts.ChunkSize)
-	r := NewReader(t, src, opts.ChunkSize)
-	buf := make([]byte, max(streamWindow, size))
-	written := int64(0)
-	for off := int64(0); off < t.Size(); {
-		part := buf[:min(int64(len(buf)), t.Size()-off)]
-		n, err := r.read(ctx, part, off)
-		written += n
-		if err != nil {
-			return written, err
-		}
-		if _, err := dst.Write(part); err != nil {
-			return written, err
-		}
-		if opts.Progress != nil {
-			opts.Progress(int64(len(part)))
-		}
-		off += int64(len(part))
-	}
-	return written, ctx.Err()
 }

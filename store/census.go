@@ -22,6 +22,8 @@ type Live struct {
 	// Walk calls visit with the IDs of a group, in the order in which a
 	// restore wants them; holes may be among them. It is called several times.
 	Walk func(ctx context.Context, group int, visit func(ids []chunker.ID) error) error
+	// Keep, if not nil, is asked after Walk for packs of which more may be needed than Walk could tell; all may.
+	Keep func() (packs []PackID, all bool)
 }
 
 // Group is what a census finds of a group.
@@ -31,7 +33,26 @@ type Group struct {
 	Chunks  int64        // visited, holes not counted
 	Bytes   int64        // of these chunks, uncompressed
 	Missing []chunker.ID // the first few chunks that the store lacks
-	Lacks   int64        // how many it lacks
+	Lacks   int64        // how many it lacks, damaged ones included
+	Lost    int64        // of these, those of which there is not even a damaged copy
+	Damaged []PackID     // that hold damaged copies of chunks that it lacks
+}
+
+// lacks counts a chunk that cannot be had; copies are where it is, damaged.
+func (g *Group) lacks(id *chunker.ID, copies []*packCensus) {
+	g.Lacks++
+	if len(g.Missing) < 10 {
+		g.Missing = append(g.Missing, *id)
+	}
+	if len(copies) == 0 {
+		g.Lost++
+	}
+	for _, p := range copies {
+		p.keep = true
+		if !slices.Contains(g.Damaged, p.id) {
+			g.Damaged = append(g.Damaged, p.id)
+		}
+	}
 }
 
 // Fragmentation returns how many frames a restore of the group reads for each
@@ -45,10 +66,10 @@ func (g *Group) Fragmentation(chunkSize int) float64 {
 
 // census says which chunks of which packs are live.
 type census struct {
-	groups  []Group
-	packs   []*packCensus // newest first: of a chunk's copies, the newest one is live
-	byID    map[PackID]*packCensus
-	damaged []PackID // packs whose table cannot be read
+	groups     []Group
+	packs      []*packCensus // newest first: of a chunk's copies, the newest one is live
+	byID       map[PackID]*packCensus
+	unreadable []*packCensus // packs whose table cannot be read
 }
 
 // packCensus is what a census knows of a pack.
@@ -63,6 +84,7 @@ type packCensus struct {
 	base    int      // of its frames, in bitmaps over all frames
 	live    []uint64 // a bit a slot
 	order   []uint32 // when each slot was first visited; nil when not asked for
+	keep    bool     // as it is: it may hold what is left of chunks that are needed and damaged
 }
 
 func (p *packCensus) liveChunks() int {
@@ -91,14 +113,13 @@ func (p *packCensus) liveBytes() int64 {
 
 func (p *packCensus) isLive(slot int) bool { return p.live[slot>>6]&(1<<(slot&63)) != 0 }
 
-// damagedSlots are chunks that a verification found bad: they do not count as there.
-type damagedSlots map[PackID]map[int]bool
-
 // take counts what of the packs ids live needs.
-func (s *Store) take(ctx context.Context, ids []PackID, live Live, bad damagedSlots, ordered bool) (*census, error) {
+// What is known to be damaged does not count as there.
+func (s *Store) take(ctx context.Context, ids map[PackID]int64, live Live, ordered bool) (*census, error) {
 	c := &census{groups: make([]Group, live.Groups), byID: make(map[PackID]*packCensus, len(ids))}
+	bad := s.damage.spoiled()
 	chunks, frames := 0, 0
-	for _, id := range ids {
+	for id, size := range ids {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -107,7 +128,7 @@ func (s *Store) take(ctx context.Context, ids []PackID, live Live, bad damagedSl
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case errors.Is(err, ErrCorrupt):
-			c.damaged = append(c.damaged, id)
+			c.unreadable = append(c.unreadable, &packCensus{id: id, size: size})
 			continue
 		case err != nil:
 			return nil, err
@@ -138,6 +159,7 @@ func (s *Store) take(ctx context.Context, ids []PackID, live Live, bad damagedSl
 			return nil, err
 		}
 	}
+	c.keep(live)
 	for g := range c.groups {
 		c.groups[g].Frames = counter.frames(g)
 		for i, p := range c.packs {
@@ -149,14 +171,44 @@ func (s *Store) take(ctx context.Context, ids []PackID, live Live, bad damagedSl
 	return c, nil
 }
 
+// lost returns how many chunks the groups need of which there is no copy.
+func (c *census) lost() (n int64) {
+	for g := range c.groups {
+		n += c.groups[g].Lost
+	}
+	return n
+}
+
+// keep marks the packs that hold more than can be told.
+func (c *census) keep(live Live) {
+	// What is lost may have been in those that cannot be read.
+	if c.lost() > 0 {
+		for _, p := range c.unreadable {
+			p.keep = true
+		}
+	}
+	if live.Keep == nil {
+		return
+	}
+	packs, all := live.Keep()
+	for _, p := range slices.Concat(c.packs, c.unreadable) {
+		p.keep = p.keep || all || slices.Contains(packs, p.id)
+	}
+}
+
 // takePass does the part of a census whose IDs fall into one of passes parts.
-func (s *Store) takePass(ctx context.Context, c *census, live Live, bad damagedSlots, counter *frameCounter, pass, passes int) error {
+func (s *Store) takePass(ctx context.Context, c *census, live Live, bad spoiled, counter *frameCounter, pass, passes int) error {
 	inPart := func(id *chunker.ID) bool { return passes <= 1 || int(id[0])*passes>>8 == pass }
 	l := newLocator()
 	packOf := []*packCensus{nil} // by the locator's table number
 	slotOf := [][]uint16{nil}    // slot in the locator's table → in the pack, where they differ
+	damaged := make(map[chunker.ID][]*packCensus)
 	for _, p := range c.packs {
 		t, err := s.loadTable(p.id)
+		if errors.Is(err, ErrCorrupt) {
+			p.keep = true // it was readable a moment ago
+			continue
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -164,10 +216,14 @@ func (s *Store) takePass(ctx context.Context, c *census, live Live, bad damagedS
 			return err
 		}
 		part, slots := t, []uint16(nil)
-		if passes > 1 || len(bad[p.id]) > 0 {
+		if _, marked := bad[p.id]; passes > 1 || marked {
 			part = &table{pack: t.pack, chunkSize: t.chunkSize, frames: t.frames, shorts: t.shorts}
 			for slot := range t.slots() {
-				if id := t.id(slot); inPart(id) && !bad[p.id][slot] {
+				switch id := t.id(slot); {
+				case !inPart(id):
+				case bad.has(&p.id, slot):
+					damaged[*id] = append(damaged[*id], p)
+				default:
 					part.ids = append(part.ids, id[:]...)
 					slots = append(slots, uint16(slot))
 				}
@@ -191,12 +247,9 @@ func (s *Store) takePass(ctx context.Context, c *census, live Live, bad damagedS
 				}
 				position++
 				if last == nil || next >= last.slots() || *last.id(next) != *id {
-					t, slot, ok := l.find(id)
+					t, slot, ok := l.find(id, nil)
 					if !ok {
-						group.Lacks++
-						if len(group.Missing) < 10 {
-							group.Missing = append(group.Missing, *id)
-						}
+						group.lacks(id, damaged[*id])
 						continue
 					}
 					last, next, number = t, slot, l.numbers[t.pack]

@@ -20,6 +20,7 @@ const FormatVersion = 1
 
 const (
 	configName = "config.json"
+	configCopy = "config.copy" // the same again: without it, no chunk can be read
 	packsName  = "packs"
 	IndexDir   = "index" // holds derived data alone
 	maxConfig  = 1 << 20 // bytes; a larger config.json is not ours
@@ -85,13 +86,16 @@ func Init(dir string, c Config, d disk.Disk) (Config, error) {
 	return c, writeConfig(d, dir, c)
 }
 
+// writeConfig writes the copy first: there is always one that is whole.
 func writeConfig(d disk.Disk, dir string, c Config) error {
-	b, err := json.MarshalIndent(c, "", "  ")
+	b, err := encodeConfig(c)
 	if err != nil {
-		return fmt.Errorf("store: write config: %w", err)
+		return err
 	}
-	if err := disk.WriteFile(d, filepath.Join(dir, configName), append(b, '\n'), true); err != nil {
-		return fmt.Errorf("store: write config: %w", err)
+	for _, name := range []string{configCopy, configName} {
+		if err := disk.WriteFile(d, filepath.Join(dir, name), b, true); err != nil {
+			return fmt.Errorf("store: write config: %w", err)
+		}
 	}
 	return nil
 }
@@ -101,13 +105,24 @@ func writeConfig(d disk.Disk, dir string, c Config) error {
 func ReadConfig(dir string) (Config, error) { return readConfig(disk.OS, dir) }
 
 func readConfig(d disk.Disk, dir string) (Config, error) {
-	name := filepath.Join(dir, configName)
+	c, err := readConfigFile(d, dir, configName)
+	if err == nil || errors.Is(err, ErrVersion) {
+		return c, err
+	}
+	if c, cerr := readConfigFile(d, dir, configCopy); cerr == nil {
+		return c, nil
+	}
+	return Config{}, err
+}
+
+func readConfigFile(d disk.Disk, dir, file string) (Config, error) {
+	name := filepath.Join(dir, file)
 	b, err := disk.ReadFile(d, name, maxConfig)
 	if errors.Is(err, disk.ErrTooLarge) {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("store: %s: %w: it has no %s (make one with init)", dir, ErrNoStore, configName)
+		return Config{}, fmt.Errorf("store: %s: %w: it has no %s (make one with init)", dir, ErrNoStore, file)
 	}
 	if err != nil {
 		return Config{}, fmt.Errorf("store: read config: %w", err)
@@ -119,8 +134,44 @@ func readConfig(d disk.Disk, dir string) (Config, error) {
 	return c, nil
 }
 
+// VerifyConfig returns which of the config's two files are damaged or missing, and why.
+func (s *Store) VerifyConfig() map[string]error {
+	bad := make(map[string]error)
+	for _, name := range []string{configName, configCopy} {
+		if _, err := readConfigFile(s.disk, s.dir, name); err != nil {
+			bad[name] = err
+		}
+	}
+	return bad
+}
+
+// The end of a config's file: a last member with the CRC-32C of all bytes
+// before it. Most flipped bits leave JSON that is as good as any.
+const (
+	configSumBefore = "  \"checksum\": \""
+	configSumAfter  = "\"\n}\n"
+	configSumSize   = len(configSumBefore) + 8 + len(configSumAfter)
+)
+
+func configSum(b []byte) string {
+	return fmt.Sprintf("%s%08x%s", configSumBefore, checksum(b), configSumAfter)
+}
+
+func encodeConfig(c Config) ([]byte, error) {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("store: write config: %w", err)
+	}
+	b = append(b[:len(b)-len("\n}")], ",\n"...)
+	return append(b, configSum(b)...), nil
+}
+
 func decodeConfig(b []byte) (Config, error) {
 	var c Config
+	at := len(b) - configSumSize
+	if at < 0 || configSum(b[:at]) != string(b[at:]) {
+		return c, fmt.Errorf("%w: it has no checksum, or a wrong one", ErrCorrupt)
+	}
 	// The version is read on its own first: what else a newer format holds may not decode.
 	var version struct {
 		Format int `json:"format"`

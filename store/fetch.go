@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"runtime"
 	"slices"
@@ -66,76 +65,125 @@ type ref struct {
 // Fetch gets the chunks ids, at most 2^31 of them and no holes, in whatever
 // order is the fastest. It calls deliver from several goroutines, each time with
 // the chunks ids[i], ids[i+1], … whose bytes data is, one after the other: as
-// many as lie together both in ids and in the store, and all but the last as long as the store's chunk size. Every byte was verified against its ID.
+// many as lie together both in ids and in the store, and all but the last as long as the store's chunk size. Every byte was verified against its ID; where one
+// copy of a chunk is damaged, it takes another.
 // data is valid until deliver returns. After an error some chunks may have been delivered.
 func (f *Fetcher) Fetch(ctx context.Context, ids []chunker.ID, deliver func(i int, data []byte) error) error {
-	refs, tables, err := f.resolve(ctx, ids)
+	return f.get(ctx, ids, deliver, func(_ int, why error) error { return why })
+}
+
+// Salvage is Fetch that goes on past chunks that cannot be had: it calls lost
+// with their indexes, in no order but from the calling goroutine, and why.
+func (f *Fetcher) Salvage(ctx context.Context, ids []chunker.ID, deliver func(i int, data []byte) error, lost func(i int, why error)) error {
+	return f.get(ctx, ids, deliver, func(i int, why error) error {
+		lost(i, why)
+		return nil
+	})
+}
+
+// get is Fetch; lost decides on each chunk that cannot be had.
+func (f *Fetcher) get(ctx context.Context, ids []chunker.ID, deliver func(i int, data []byte) error, lost func(i int, why error) error) error {
+	refs, tables, missing, err := f.resolve(ctx, ids, nil)
 	if err != nil {
 		return err
 	}
-	for try := 0; ; try++ {
-		gone, err := f.fetch(ctx, refs, tables, deliver)
-		if err != nil || len(gone) == 0 {
+	bad := &badCopies{}
+	for vanished := 0; ; {
+		for _, i := range missing {
+			if err := lost(int(i), bad.why(ids, i)); err != nil {
+				return err
+			}
+		}
+		if len(refs) == 0 {
+			return nil
+		}
+		gone, failed, err := f.fetch(ctx, refs, tables, deliver)
+		if err != nil {
 			return err
 		}
-		// A sweep dropped packs under us. What is live is in others now.
-		if try == 3 {
-			return fmt.Errorf("store: %w: packs keep vanishing", ErrNotFound)
+		if len(gone) > 0 {
+			// A sweep dropped packs under us. What is live is in others now.
+			if vanished++; vanished > 3 {
+				return fmt.Errorf("store: %w: packs keep vanishing", ErrNotFound)
+			}
+			f.reload()
 		}
-		if err := f.reload(); err != nil {
-			return err
+		// Each copy fails once, so this ends.
+		bad.add(f.s, tables, failed)
+		for _, c := range failed {
+			gone = append(gone, c.ref)
+		}
+		if len(gone) == 0 {
+			return nil
 		}
 		again := make([]chunker.ID, len(gone))
 		for k, r := range gone {
 			again[k] = ids[r.i]
 		}
-		found, t, err := f.resolve(ctx, again)
-		if err != nil {
+		if refs, tables, missing, err = f.resolve(ctx, again, bad); err != nil {
 			return err
 		}
-		for k := range found {
-			found[k].i = gone[found[k].i].i
+		for k := range refs {
+			refs[k].i = gone[refs[k].i].i
 		}
-		refs, tables = found, t
+		for k := range missing {
+			missing[k] = gone[missing[k]].i
+		}
 	}
 }
 
 // reload forgets every table, since packs were swept, and looks at what is there now.
-func (f *Fetcher) reload() error {
+func (f *Fetcher) reload() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hints, f.loc, f.all = nil, newLocator(), false
-	return nil
 }
 
-// resolve finds the places of chunks, in the order of ids.
-func (f *Fetcher) resolve(ctx context.Context, ids []chunker.ID) ([]ref, []*table, error) {
+// resolve finds the places of chunks, in the order of ids, and the indexes of
+// those that are nowhere but in copies that failed. What is known to be damaged is the last resort: who
+// said so may be wrong.
+func (f *Fetcher) resolve(ctx context.Context, ids []chunker.ID, failed *badCopies) (refs []ref, tables []*table, missing []int32, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.loadHints(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	refs := make([]ref, len(ids))
+	bad := f.s.damage.spoiled()
+	refs = make([]ref, 0, len(ids))
 	var last *table
 	var lastNumber uint32
 	next := 0
 	for i := range ids {
-		if last == nil || next >= last.slots() || *last.id(next) != ids[i] {
-			t, slot, ok := f.loc.find(&ids[i])
+		if last == nil || next >= last.slots() || *last.id(next) != ids[i] || bad.has(&last.pack, next) {
+			t, slot, ok, err := f.find(ctx, &ids[i], bad, failed)
+			if err != nil {
+				return nil, nil, nil, err
+			}
 			if !ok {
-				if err := f.loadRest(ctx); err != nil {
-					return nil, nil, err
-				}
-				if t, slot, ok = f.loc.find(&ids[i]); !ok {
-					return nil, nil, fmt.Errorf("store: chunk %s: %w: %w", ids[i], ErrCorrupt, ErrNotFound)
-				}
+				last = nil
+				missing = append(missing, int32(i))
+				continue
 			}
 			last, lastNumber, next = t, uint32(f.loc.numbers[t.pack]), slot
 		}
-		refs[i] = ref{table: lastNumber, slot: uint32(next), i: int32(i)}
+		refs = append(refs, ref{table: lastNumber, slot: uint32(next), i: int32(i)})
 		next++
 	}
-	return refs, f.loc.tables, nil
+	return refs, f.loc.tables, missing, nil
+}
+
+// find finds a chunk, loading all tables if need be; the caller holds mu.
+func (f *Fetcher) find(ctx context.Context, id *chunker.ID, bad spoiled, failed *badCopies) (t *table, slot int, ok bool, err error) {
+	if t, slot, ok = f.loc.find(id, bad); ok {
+		return t, slot, true, nil
+	}
+	if err := f.loadRest(ctx); err != nil {
+		return nil, 0, false, err
+	}
+	if t, slot, ok = f.loc.find(id, bad); !ok && bad != nil {
+		t, slot, ok = f.loc.find(id, failed.spoiled())
+	}
+	return t, slot, ok, nil
 }
 
 // loadHints loads the tables of the packs named at first; the caller holds mu.
@@ -198,8 +246,9 @@ func (f *Fetcher) load(ctx context.Context, ids []PackID) error {
 	return nil
 }
 
-// fetch reads, checks and delivers refs, which it sorts. It returns those whose pack is gone.
-func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, deliver func(i int, data []byte) error) ([]ref, error) {
+// fetch reads, checks and delivers refs, which it sorts. It returns those
+// whose pack is gone, and those that are damaged.
+func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, deliver func(i int, data []byte) error) (gone []ref, bad []badCopy, err error) {
 	slices.SortFunc(refs, func(a, b ref) int {
 		if a.table != b.table {
 			return cmp.Compare(a.table, b.table)
@@ -212,7 +261,6 @@ func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, delive
 	workers := runtime.GOMAXPROCS(0)
 	tasks := make(chan []ref, workers)
 	var mu sync.Mutex
-	var gone []ref
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(tasks)
@@ -232,19 +280,23 @@ func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, delive
 			r := frameReader{f: f}
 			defer r.decoder.close()
 			for task := range tasks {
+				r.bad = nil
 				err := r.read(tables[task[0].table], task, deliver)
-				if errors.Is(err, fs.ErrNotExist) {
-					mu.Lock()
-					gone = append(gone, task...)
-					mu.Unlock()
-				} else if err != nil {
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return err
 				}
+				mu.Lock()
+				if err != nil {
+					gone = append(gone, task...)
+				}
+				bad = append(bad, r.bad...)
+				mu.Unlock()
 			}
 			return nil
 		})
 	}
-	return gone, g.Wait()
+	err = g.Wait()
+	return gone, bad, err
 }
 
 // taskLength returns how many refs, from the first on, lie in frames side by
@@ -287,110 +339,4 @@ func (f *Fetcher) open(id PackID) (file disk.File, release func(), err error) {
 	}
 	f.files[id] = file
 	return file, func() {}, nil
-}
-
-// frameReader reads frames for one goroutine.
-type frameReader struct {
-	f       *Fetcher
-	stored  []byte
-	raw     []byte
-	decoder decoder
-}
-
-// read reads the frames that hold refs, which lie side by side in t, and delivers the chunks.
-func (r *frameReader) read(t *table, refs []ref, deliver func(i int, data []byte) error) error {
-	file, release, err := r.f.open(t.pack)
-	if err != nil {
-		return err
-	}
-	defer release()
-	at := t.frameOf(int(refs[0].slot))
-	end := t.frameOf(int(refs[len(refs)-1].slot)) + 1
-	from := t.frames[at].offset
-	size := int(t.frames[end-1].offset + int64(t.frames[end-1].stored) - from)
-	if cap(r.stored) < size {
-		r.stored = make([]byte, max(size, readSize))
-	}
-	stored := r.stored[:size]
-	if _, err := file.ReadAt(stored, from); err != nil {
-		// Only an end of the file is damage; whatever else may pass.
-		if errors.Is(err, io.EOF) {
-			return &CorruptError{Pack: t.pack, Offset: from, Why: "file is shorter than its table says"}
-		}
-		return fmt.Errorf("store: read pack %s: %w", t.pack, err)
-	}
-	r.f.frames.Add(int64(end - at))
-	r.f.bytes.Add(int64(size))
-	for ; at < end; at++ {
-		f := &t.frames[at]
-		n := 0
-		for n < len(refs) && refs[n].slot < f.first+uint32(f.chunks) {
-			n++
-		}
-		raw, err := r.decode(t, f, stored[f.offset-from:][:f.stored])
-		if err != nil {
-			return err
-		}
-		if err := r.deliver(t, f, raw, refs[:n], deliver); err != nil {
-			return err
-		}
-		refs = refs[n:]
-	}
-	return nil
-}
-
-// decode checks and decompresses one frame.
-func (r *frameReader) decode(t *table, f *frame, stored []byte) ([]byte, error) {
-	if checksum(stored) != f.crc {
-		return nil, &CorruptError{Pack: t.pack, Offset: f.offset, Why: "frame has a wrong checksum"}
-	}
-	if cap(r.raw) < int(f.raw) {
-		r.raw = make([]byte, max(int(f.raw), frameTarget))
-	}
-	raw, err := r.decoder.decode(r.raw, stored, f.codec, int(f.raw))
-	if err != nil {
-		return nil, &CorruptError{Pack: t.pack, Offset: f.offset, Why: err.Error()}
-	}
-	return raw, nil
-}
-
-// deliver verifies the wanted chunks of a frame and hands them over, those
-// together that are together.
-func (r *frameReader) deliver(t *table, f *frame, raw []byte, refs []ref, deliver func(i int, data []byte) error) error {
-	slot, offset, length := f.first, 0, t.length(int(f.first))
-	verified := int64(-1)
-	runStart, runEnd, runIndex, runCount := 0, 0, int32(0), int32(0)
-	flush := func() error {
-		if runCount == 0 {
-			return nil
-		}
-		runCount = 0
-		return deliver(int(runIndex), raw[runStart:runEnd])
-	}
-	for _, ref := range refs {
-		for slot < ref.slot {
-			offset += length
-			slot++
-			length = t.length(int(slot))
-		}
-		data := raw[offset : offset+length]
-		if verified != int64(slot) {
-			if chunker.Sum(data) != *t.id(int(slot)) {
-				return &CorruptError{Pack: t.pack, Offset: f.offset, Chunk: *t.id(int(slot)), Why: "chunk does not hash to its ID"}
-			}
-			verified = int64(slot)
-		}
-		// Who takes a run apart goes by the chunk size: a short chunk ends it.
-		whole := runCount > 0 && runEnd-runStart == int(runCount)*t.chunkSize
-		if whole && ref.i == runIndex+runCount && offset == runEnd {
-			runEnd += length
-			runCount++
-			continue
-		}
-		if err := flush(); err != nil {
-			return err
-		}
-		runStart, runEnd, runIndex, runCount = offset, offset+length, ref.i, 1
-	}
-	return flush()
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -50,9 +51,11 @@ type index struct {
 	numbers map[PackID]uint32 // the packs that are covered
 	packs   []PackID          // by number
 
-	dbMu   sync.Mutex
-	db     *badger.DB
-	broken error // why db cannot be opened
+	dbMu    sync.Mutex
+	db      *badger.DB
+	broken  error       // why db cannot be opened
+	suspect atomic.Bool // a look-up failed: it is to be made again
+	listed  []byte      // what listFiles said before it was opened
 }
 
 var (
@@ -80,7 +83,14 @@ func openIndex(d disk.Disk, dir string) (*index, error) {
 func (x *index) reset() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.closeDB()
+	x.dbMu.Lock()
+	if x.db != nil {
+		x.db.Close() // what of it fails is removed anyway
+		x.db = nil
+	}
+	x.broken, x.listed = nil, nil
+	x.dbMu.Unlock()
+	x.suspect.Store(false)
 	// The summary goes first: without it the rest means nothing.
 	if err := x.disk.Remove(filepath.Join(x.dir, summaryName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("store: reset index: %w", err)
@@ -135,11 +145,14 @@ func (x *index) lookup(id *chunker.ID) (pack PackID, ok bool) {
 		})
 	})
 	// Badger's errors are misses here: the worst is a chunk stored twice.
+	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+		x.suspect.Store(true)
+	}
 	return pack, ok && err == nil
 }
 
-// extend adds the chunks of tables to the index, in bulk and sorted.
-func (x *index) extend(tables []*table) error {
+// extend adds the chunks of tables to the index, but those in bad, in bulk and sorted.
+func (x *index) extend(tables []*table, bad spoiled) error {
 	x.mu.RLock()
 	db, err := x.open()
 	base := uint32(len(x.packs))
@@ -159,12 +172,15 @@ func (x *index) extend(tables []*table) error {
 	records := make([]byte, 0, total*width)
 	for i, t := range tables {
 		for slot := range t.slots() {
+			if bad.has(&t.pack, slot) {
+				continue // or it might hide a sound copy
+			}
 			records = append(records, t.id(slot)[:indexKeySize]...)
 			records = binary.LittleEndian.AppendUint32(records, base+uint32(i))
 			records = binary.LittleEndian.AppendUint16(records, uint16(slot))
 		}
 	}
-	order := make([]uint32, total)
+	order := make([]uint32, len(records)/width)
 	for i := range order {
 		order[i] = uint32(i)
 	}
@@ -220,9 +236,15 @@ func (x *index) open() (*badger.DB, error) {
 }
 
 func (x *index) openDB() (*badger.DB, error) {
-	dir := filepath.Join(x.dir, "badger")
+	dir := filepath.Join(x.dir, badgerName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: open index: %w", err)
+	}
+	if err := x.checkFiles(); err != nil {
+		return nil, err
+	}
+	if err := x.forgetFiles(); err != nil {
+		return nil, err
 	}
 	db, err := badger.Open(badgerOptions(dir))
 	if err != nil {
@@ -255,6 +277,7 @@ func badgerOptions(dir string) badger.Options {
 		WithDetectConflicts(false).
 		WithSyncWrites(false).
 		WithCompression(options.None).
+		WithChecksumVerificationMode(options.OnBlockRead).
 		WithMemTableSize(4 << 20).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(4).
@@ -299,6 +322,9 @@ func (x *index) closeDB() error {
 	}
 	err := x.db.Close()
 	x.db = nil
+	if err == nil {
+		err = x.noteFiles()
+	}
 	if err != nil {
 		return fmt.Errorf("store: close index: %w", err)
 	}

@@ -97,8 +97,8 @@ func (l *locator) place(e uint64) (*table, int) {
 	return l.tables[e>>16&(1<<20-1)], int(e & 0xffff)
 }
 
-// find returns the table and slot that hold the chunk.
-func (l *locator) find(id *chunker.ID) (*table, int, bool) {
+// find returns the table and slot that hold the chunk, of those that are not in bad.
+func (l *locator) find(id *chunker.ID, bad spoiled) (*table, int, bool) {
 	if l.used == 0 {
 		return nil, 0, false
 	}
@@ -106,7 +106,7 @@ func (l *locator) find(id *chunker.ID) (*table, int, bool) {
 	mask := uint64(len(l.entries) - 1)
 	for i := hash & mask; l.entries[i] != 0; i = (i + 1) & mask {
 		if e := l.entries[i]; e&tagMask == hash&tagMask {
-			if t, slot := l.place(e); *t.id(slot) == *id {
+			if t, slot := l.place(e); *t.id(slot) == *id && !bad.has(&t.pack, slot) {
 				return t, slot, true
 			}
 		}

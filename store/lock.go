@@ -88,3 +88,13 @@ func (l *lock) release() error {
 	}
 	return nil
 }
+
+// Lock takes the lock of a store that is open read-only, without waiting, for
+// what is not the store's own to write. unlock must be called.
+func (s *Store) Lock(ctx context.Context, holder string) (unlock func(), err error) {
+	l, err := acquireLock(ctx, s.dir, 0, holder)
+	if err != nil {
+		return nil, err
+	}
+	return func() { l.release() }, nil
+}

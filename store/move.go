@@ -15,6 +15,14 @@ const (
 	gatherChunks = 1 << 20
 )
 
+// relocator takes the chunks that a sweep moves.
+type relocator interface {
+	// from says which packs hold the chunks that are moved next.
+	from(packs []PackID) error
+	// move takes a chunk, of which about stored bytes lie on disk.
+	move(id chunker.ID, stored int) error
+}
+
 // mover copies chunks into new packs, in the order in which they are given.
 type mover struct {
 	ctx context.Context
@@ -25,6 +33,7 @@ type mover struct {
 	ids   []chunker.ID
 	data  [][]byte
 	arena []byte
+	lost  int // chunks that turned out to be damaged
 }
 
 func newMover(ctx context.Context, s *Store) (*mover, error) {
@@ -40,7 +49,6 @@ func (m *mover) close() {
 	m.f.Close()
 }
 
-// from says which packs hold the chunks that are moved next.
 func (m *mover) from(packs []PackID) error {
 	if err := m.flush(); err != nil {
 		return err
@@ -50,8 +58,7 @@ func (m *mover) from(packs []PackID) error {
 	return nil
 }
 
-// move takes a chunk.
-func (m *mover) move(id chunker.ID) error {
+func (m *mover) move(id chunker.ID, _ int) error {
 	m.ids = append(m.ids, id)
 	if len(m.ids)*m.s.config.ChunkSize >= moveBytes {
 		return m.flush()
@@ -69,7 +76,8 @@ func (m *mover) flush() error {
 		m.arena = make([]byte, moveBytes+size)
 	}
 	m.data = make([][]byte, len(m.ids))
-	err := m.f.Fetch(m.ctx, m.ids, func(i int, data []byte) error {
+	// What is damaged stays where it is: the next census sees it.
+	err := m.f.Salvage(m.ctx, m.ids, func(i int, data []byte) error {
 		for ; len(data) > 0; i++ {
 			// A short chunk ends what lies together, so all before the last are whole.
 			n := min(size, len(data))
@@ -77,11 +85,14 @@ func (m *mover) flush() error {
 			data = data[n:]
 		}
 		return nil
-	})
+	}, func(int, error) { m.lost++ })
 	if err != nil {
 		return err
 	}
 	for i := range m.ids {
+		if m.data[i] == nil {
+			continue
+		}
 		// What it was is deleted soon: this is the last look at it.
 		if chunker.Sum(m.data[i]) != m.ids[i] {
 			return fmt.Errorf("store: sweep: chunk %s was to be moved, but what came is another", m.ids[i])
@@ -103,16 +114,16 @@ func (m *mover) commit() (Written, error) {
 }
 
 // gather moves those chunks of a group that lie in frames of which it needs less than three quarters.
-func (w *sweep) gather(ctx context.Context, c *census, group int, m *mover) error {
+func (w *sweep) gather(ctx context.Context, c *census, group int, to relocator) error {
 	f := w.s.NewFetcher(c.groups[group].Packs)
 	defer f.Close()
-	if err := m.from(c.groups[group].Packs); err != nil {
+	if err := to.from(c.groups[group].Packs); err != nil {
 		return err
 	}
 	w.opts.Progress("gather", 0, 0)
 	var ids []chunker.ID
 	flush := func() error {
-		refs, tables, err := f.resolve(ctx, ids)
+		refs, tables, _, err := f.resolve(ctx, ids, nil)
 		if err != nil {
 			return err
 		}
@@ -121,7 +132,7 @@ func (w *sweep) gather(ctx context.Context, c *census, group int, m *mover) erro
 		for _, r := range refs {
 			used[place{r.table, uint32(tables[r.table].frameOf(int(r.slot)))}]++
 		}
-		for i, r := range refs {
+		for _, r := range refs {
 			t := tables[r.table]
 			at := t.frameOf(int(r.slot))
 			if n := used[place{r.table, uint32(at)}]; int(n)*4 >= int(t.frames[at].chunks)*3 {
@@ -133,7 +144,7 @@ func (w *sweep) gather(ctx context.Context, c *census, group int, m *mover) erro
 				continue
 			}
 			p.live[r.slot>>6] &^= 1 << (r.slot & 63)
-			if err := m.move(ids[i]); err != nil {
+			if err := to.move(ids[r.i], t.share(int(r.slot))); err != nil {
 				return err
 			}
 		}

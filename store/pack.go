@@ -86,11 +86,12 @@ func decodeFooter(b []byte, size int64) (packFooter, error) {
 		return f, errors.New("footer has no magic")
 	}
 	le := binary.LittleEndian
-	if v := le.Uint32(b[48:]); v > packVersion {
-		return f, fmt.Errorf("%w: the pack has format %d, this program knows up to %d", ErrVersion, v, packVersion)
-	}
+	// Of all versions, so that a flipped bit does not pass for a newer one.
 	if le.Uint32(b[52:]) != checksum(b[:52]) {
 		return f, errors.New("footer has a wrong checksum")
+	}
+	if v := le.Uint32(b[48:]); v > packVersion {
+		return f, fmt.Errorf("%w: the pack has format %d, this program knows up to %d", ErrVersion, v, packVersion)
 	}
 	f.tableOffset, f.tableLength = int64(le.Uint64(b)), int64(le.Uint64(b[8:]))
 	copy(f.id[:], b[16:48])

@@ -42,6 +42,7 @@ type Store struct {
 	readOnly bool
 	lock     *lock
 	index    *index // nil when read-only
+	damage   *damage
 
 	configMu sync.Mutex
 	config   Config
@@ -80,7 +81,8 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly}
+	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly, damage: newDamage(opts.Disk, dir)}
+	s.damage.load()
 	if opts.ReadOnly {
 		return s, nil
 	}
@@ -96,6 +98,11 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 
 // openForWriting lists the packs and reads the tables of those that the index does not cover.
 func (s *Store) openForWriting(ctx context.Context) error {
+	if len(s.VerifyConfig()) > 0 {
+		if err := writeConfig(s.disk, s.dir, s.config); err != nil && !errors.Is(err, unix.ENOSPC) {
+			return err
+		}
+	}
 	var err error
 	if s.index, err = openIndex(s.disk, filepath.Join(s.dir, IndexDir)); err != nil {
 		return err
@@ -265,11 +272,12 @@ func (s *Store) startFlush() {
 	})
 }
 
-// find looks for a chunk in all packs and pins the one that it is in.
+// find looks for a chunk in all packs and pins the one that it is in. One that is known to be damaged is not there.
 func (s *Store) find(id *chunker.ID, w *Writer) (*table, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t, slot, ok := s.near.find(id); ok {
+	bad := s.damage.spoiled()
+	if t, slot, ok := s.near.find(id, bad); ok {
 		if s.usable(t.pack, w) {
 			return t, slot, nil
 		}
@@ -295,7 +303,7 @@ func (s *Store) find(id *chunker.ID, w *Writer) (*table, int, error) {
 		s.resetNear()
 	}
 	s.near.add(t)
-	t, slot, ok := s.near.find(id)
+	t, slot, ok := s.near.find(id, bad)
 	if !ok {
 		return nil, 0, nil
 	}
@@ -333,6 +341,9 @@ func (s *Store) release(pins map[*pack]struct{}) {
 		}
 	}
 	s.writers--
+	if s.writers == 0 && s.index.suspect.Load() {
+		s.group.Go(func() { s.Reindex(context.Background()) }) // an error leaves it to the next one
+	}
 	if s.writers == 0 && (s.waiting > flushChunks || len(s.outside) > flushPacks) {
 		s.startFlush()
 	}
@@ -349,7 +360,7 @@ func (s *Store) flushIndex() error {
 	if len(tables) == 0 {
 		return nil
 	}
-	if err := s.index.extend(tables); err != nil {
+	if err := s.index.extend(tables, s.damage.spoiled()); err != nil {
 		if s.index.check() == nil || errors.Is(err, unix.ENOSPC) {
 			return err // of the disk: the index itself is in order
 		}
@@ -403,7 +414,7 @@ func (s *Store) rebuildIndex(ctx context.Context) (Reindexed, error) {
 		if len(group) == 0 {
 			return nil
 		}
-		err := s.index.extend(group)
+		err := s.index.extend(group, s.damage.spoiled())
 		group, chunks = group[:0], 0
 		return err
 	}

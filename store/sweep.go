@@ -42,7 +42,7 @@ type Swept struct {
 	BytesDeleted   int64 // of packs
 	BytesRewritten int64 // of packs written
 	Leftovers      int   // files of interrupted writers
-	Damaged        []PackID
+	Unreadable     int   // packs whose table is damaged and that stay, since they may hold what is lost
 }
 
 // Sweep deletes what is not live and lays together what is scattered. live is
@@ -110,7 +110,7 @@ func (w *sweep) run(ctx context.Context) error {
 		return err
 	}
 	if w.opts.DryRun {
-		return w.dryRun(c)
+		return w.dryRun(ctx, c)
 	}
 	if w.report.Leftovers, err = w.removeLeftovers(); err != nil {
 		return err
@@ -123,23 +123,41 @@ func (w *sweep) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !moved {
-		if w.opts.Relocated != nil {
-			return w.opts.Relocated(ctx, w.report.Groups)
+	if moved {
+		// What was moved is now twice there. A new census sees the newer copies,
+		// and so which packs are not needed anymore.
+		if c, err = w.census(ctx); err != nil {
+			return err
 		}
-		return nil
-	}
-	// What was moved is now twice there. A new census sees the newer copies,
-	// and so which packs are not needed anymore.
-	if c, err = w.census(ctx); err != nil {
-		return err
 	}
 	if w.opts.Relocated != nil {
 		if err := w.opts.Relocated(ctx, w.report.Groups); err != nil {
 			return err
 		}
 	}
-	return w.deleteDead(ctx, c)
+	if moved {
+		if err := w.deleteDead(ctx, c); err != nil {
+			return err
+		}
+	}
+	return w.settle(ctx, c)
+}
+
+// settle leaves in damaged/ what is still true.
+func (w *sweep) settle(ctx context.Context, c *census) error {
+	d := w.s.damage
+	packs, err := w.s.listPacks(ctx)
+	if err != nil {
+		return err
+	}
+	for id := range d.list() {
+		if _, there := packs[id]; !there && id != noPack {
+			if err := d.clear(id); err != nil {
+				return err
+			}
+		}
+	}
+	return w.s.NoteLost(c.lost() > 0)
 }
 
 func (w *sweep) census(ctx context.Context) (*census, error) {
@@ -147,37 +165,21 @@ func (w *sweep) census(ctx context.Context) (*census, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]PackID, 0, len(packs))
-	for id := range packs {
-		ids = append(ids, id)
-	}
 	w.opts.Progress("mark", 0, 0)
-	c, err := w.s.take(ctx, ids, w.live, nil, true)
+	c, err := w.s.take(ctx, packs, w.live, true)
 	if err != nil {
 		return nil, err
 	}
-	w.report.Groups, w.report.Damaged, w.report.Live = c.groups, c.damaged, 0
+	w.report.Groups, w.report.Unreadable, w.report.Live = c.groups, 0, 0
+	for _, p := range c.unreadable {
+		if p.keep {
+			w.report.Unreadable++
+		}
+	}
 	for _, p := range c.packs {
 		w.report.Live += int64(p.liveChunks())
 	}
 	return c, nil
-}
-
-// dryRun reports what would be deleted and rewritten.
-func (w *sweep) dryRun(c *census) error {
-	for _, p := range c.packs {
-		if p.liveChunks() == 0 {
-			w.report.PacksDeleted++
-			w.report.BytesDeleted += p.size
-		}
-	}
-	for _, p := range w.rewritable(c) {
-		w.report.PacksDeleted++
-		w.report.BytesDeleted += p.size
-		w.report.BytesRewritten += p.liveBytes()
-		w.report.ChunksMoved += int64(p.liveChunks())
-	}
-	return nil
 }
 
 // deleteDead deletes the packs that hold nothing live and that no writer has come to need.
@@ -185,8 +187,8 @@ func (w *sweep) deleteDead(ctx context.Context, c *census) error {
 	var dead []*packCensus
 	s := w.s
 	s.mu.Lock()
-	for _, p := range c.packs {
-		if known := s.packs[p.id]; p.liveChunks() == 0 && known != nil && known.pins == 0 {
+	for _, p := range slices.Concat(c.packs, c.unreadable) {
+		if known := s.packs[p.id]; p.dead() && known != nil && known.pins == 0 {
 			known.condemned = true // from here on, look-ups miss
 			dead = append(dead, p)
 		}
@@ -198,6 +200,9 @@ func (w *sweep) deleteDead(ctx context.Context, c *census) error {
 		}
 		if err := s.disk.Remove(packPath(s.dir, p.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("store: sweep: %w", err)
+		}
+		if err := s.damage.clear(p.id); err != nil {
+			return err
 		}
 		w.report.PacksDeleted++
 		w.report.BytesDeleted += p.size
@@ -235,10 +240,25 @@ func (w *sweep) move(ctx context.Context, c *census) (bool, error) {
 		return false, err
 	}
 	defer m.close()
+	if err := w.moveAll(ctx, c, m); err != nil {
+		return false, err
+	}
+	written, err := m.commit()
+	if err != nil {
+		return false, err
+	}
+	w.report.ChunksMoved += written.Chunks
+	w.report.BytesRewritten += written.Stored
+	w.report.PacksWritten += len(written.Packs)
+	return written.Chunks > 0 || m.lost > 0, nil
+}
+
+// moveAll gives to everything that is to be moved.
+func (w *sweep) moveAll(ctx context.Context, c *census, to relocator) error {
 	for g := range c.groups {
 		if c.groups[g].Lacks == 0 && c.groups[g].Fragmentation(w.s.config.ChunkSize) > maxFragmentation {
-			if err := w.gather(ctx, c, g, m); err != nil {
-				return false, err
+			if err := w.gather(ctx, c, g, to); err != nil {
+				return err
 			}
 		}
 	}
@@ -250,8 +270,9 @@ func (w *sweep) move(ctx context.Context, c *census) (bool, error) {
 	// Batches bound the memory, at the price of order between them.
 	for len(packs) > 0 {
 		type chunk struct {
-			order uint32
-			id    chunker.ID
+			order  uint32
+			id     chunker.ID
+			stored int
 		}
 		var batch []chunk
 		var from []PackID
@@ -260,50 +281,53 @@ func (w *sweep) move(ctx context.Context, c *census) (bool, error) {
 			packs = packs[1:]
 			from = append(from, p.id)
 			t, err := w.s.loadTable(p.id)
+			if errors.Is(err, ErrCorrupt) {
+				continue // the next census sees it
+			}
 			if err != nil {
-				return false, err
+				return err
 			}
 			for slot := range t.slots() {
 				if p.isLive(slot) {
-					batch = append(batch, chunk{p.order[slot], *t.id(slot)})
+					batch = append(batch, chunk{p.order[slot], *t.id(slot), t.share(slot)})
 				}
 			}
+			clear(p.live) // once moved, they are not live where they were
 			done += p.size
 		}
-		if err := m.from(from); err != nil {
-			return false, err
+		if err := to.from(from); err != nil {
+			return err
 		}
 		slices.SortStableFunc(batch, func(a, b chunk) int { return cmp.Compare(a.order, b.order) })
 		for i := range batch {
-			if err := m.move(batch[i].id); err != nil {
-				return false, err
+			if err := to.move(batch[i].id, batch[i].stored); err != nil {
+				return err
 			}
 		}
 		w.opts.Progress("rewrite", done, total)
 	}
-	written, err := m.commit()
-	if err != nil {
-		return false, err
-	}
-	w.report.ChunksMoved += written.Chunks
-	w.report.BytesRewritten += written.Stored
-	w.report.PacksWritten += len(written.Packs)
-	return written.Chunks > 0, nil
+	return nil
 }
 
-// rewritable returns the packs worth rewriting: the deadest, until little
-// enough of the rest is dead, and the small ones, when there are many.
+// rewritable returns the packs worth rewriting: those with damaged chunks that
+// nobody needs anymore, the deadest, until little enough of the rest is dead, and the small ones, when there are many.
 func (w *sweep) rewritable(c *census) []*packCensus {
 	type candidate struct {
 		p    *packCensus
 		live int64
 	}
 	var packs []candidate
+	var out []*packCensus
 	var live, dead int64
 	small := 0
+	bad := w.s.damage.spoiled()
 	for _, p := range c.packs {
 		n := p.liveBytes()
-		if p.liveChunks() == 0 || w.pinned(p.id) {
+		if p.liveChunks() == 0 || p.keep || w.pinned(p.id) {
+			continue
+		}
+		if _, damaged := bad[p.id]; damaged {
+			out = append(out, p)
 			continue
 		}
 		packs = append(packs, candidate{p, n})
@@ -316,7 +340,6 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 	slices.SortFunc(packs, func(a, b candidate) int {
 		return cmp.Compare(float64(a.live)/float64(a.p.size), float64(b.live)/float64(b.p.size))
 	})
-	var out []*packCensus
 	for _, x := range packs {
 		// The table and the footer are dead weight that a rewrite cannot drop.
 		overhead := int64(x.p.liveChunks())*(chunker.IDSize+2) + packFooterSize
@@ -328,6 +351,9 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 	}
 	return out
 }
+
+// dead reports whether nothing in a pack is of use to anybody.
+func (p *packCensus) dead() bool { return !p.keep && p.liveChunks() == 0 }
 
 // small reports whether a pack is far from full, by bytes and by slots.
 func (p *packCensus) small() bool { return p.size < packTarget/2 && p.slots < maxSlots/2 }

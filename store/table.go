@@ -86,6 +86,12 @@ func frameAt(frames []frame, slot int) int {
 	return sort.Search(len(frames), func(i int) bool { return int(frames[i].first) > slot }) - 1
 }
 
+// share returns about how many stored bytes the chunk in slot takes.
+func (t *table) share(slot int) int {
+	f := &t.frames[t.frameOf(slot)]
+	return int(f.stored) / int(f.chunks)
+}
+
 // encode returns the table's bytes as they stand in the pack.
 func (t *table) encode() []byte {
 	b := make([]byte, 0, tableHeaderSize+len(t.frames)*frameEntrySize+len(t.ids)+len(t.shorts)*shortEntrySize)

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,21 +18,31 @@ import (
 
 // VerifyOptions are the choices of a verification.
 type VerifyOptions struct {
-	// Data reads every frame and verifies every chunk; without it, only the packs' tables are.
-	Data bool
+	// Data is how much of the packs' bytes to read and verify, in percent: those packs whose turn it is
+	// longest, and 100 or more all of them. With 0, only the packs' tables are verified.
+	Data float64
 	// Packs limits it to these; nil means all.
 	Packs []PackID
-	// Progress is told the bytes done, of all packs' sizes.
+	// Progress is told the bytes done, of the total to be read.
 	Progress func(done, total int64)
 }
 
 // Verified says what a verification found.
 type Verified struct {
 	Packs  int
-	Chunks int64 // verified
+	Chunks int64 // verified; without Data, those in the tables
 	Bytes  int64 // read
 	Damage []PackDamage
-	bad    damagedSlots
+	// PacksRead of the Packs were read whole, BytesRead of their BytesTotal.
+	PacksRead             int
+	BytesRead, BytesTotal int64
+	// NeverRead is the bytes of the packs that no verification has read whole
+	// yet, and Since when all others had been.
+	NeverRead int64
+	Since     time.Time
+	// Unnoted is why something could not be written down for later, as on a read-only disk: damage to be
+	// healed, or whose turn is next. nil if all was.
+	Unnoted error
 }
 
 // PackDamage is one thing wrong with a pack.
@@ -42,59 +53,148 @@ type PackDamage struct {
 	Err    error
 }
 
-// Verify reads packs on all cores and lists what is damaged. An error means
-// that it could not go on, not that it found something.
+// Verify reads packs on all cores and lists what is damaged, which from then on does not count as there. It lists
+// what was found before and not read now, too. An error means that it could not go on, not that it found something.
 func (s *Store) Verify(ctx context.Context, opts VerifyOptions) (*Verified, error) {
 	sizes, err := s.listPacks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	packs := opts.Packs
-	if packs == nil {
-		for id := range sizes {
-			packs = append(packs, id)
+	s.damage.load()
+	if opts.Packs != nil {
+		maps.DeleteFunc(sizes, func(id PackID, _ int64) bool { return !slices.Contains(opts.Packs, id) })
+	}
+	r := &verifyRun{s: s, sizes: sizes, v: &Verified{}, turns: loadTurns(s.disk, s.dir), progress: opts.Progress}
+	r.read = r.turns.choose(sizes, opts.Data)
+	for id, size := range sizes {
+		r.v.BytesTotal += size
+		if opts.Data == 0 || r.read[id] {
+			r.total += size
 		}
-		slices.SortFunc(packs, func(a, b PackID) int { return slices.Compare(a[:], b[:]) })
 	}
-	total, done := int64(0), int64(0)
-	for _, id := range packs {
-		total += sizes[id]
-	}
-	v := &Verified{bad: make(damagedSlots)}
-	var mu sync.Mutex
+	// By ID, that is by directory.
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, id := range packs {
-		g.Go(func() error {
-			p := packVerifier{s: s, id: id, data: opts.Data}
-			err := p.verify(ctx)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // swept meanwhile; what needed it is found out by the census
-			}
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			v.Packs++
-			v.Chunks += p.chunks
-			v.Bytes += p.read
-			v.Damage = append(v.Damage, p.damage...)
-			if len(p.bad) > 0 {
-				v.bad[id] = p.bad
-			}
-			done += sizes[id]
-			if opts.Progress != nil {
-				opts.Progress(done, total)
-			}
-			return nil
-		})
+	for _, id := range slices.SortedFunc(maps.Keys(sizes), comparePacks) {
+		g.Go(func() error { return r.pack(ctx, id) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(v.Damage, func(a, b PackDamage) int { return slices.Compare(a.Pack[:], b.Pack[:]) })
-	return v, nil
+	if opts.Data > 0 {
+		if err := r.turns.save(s.disk, s.dir, r.packs()); err != nil && r.v.Unnoted == nil {
+			r.v.Unnoted = err
+		}
+	}
+	r.v.NeverRead, r.v.Since = r.turns.covered(sizes)
+	slices.SortFunc(r.v.Damage, func(a, b PackDamage) int {
+		if a.Pack != b.Pack {
+			return comparePacks(a.Pack, b.Pack)
+		}
+		return int(min(1, max(-1, a.Offset-b.Offset)))
+	})
+	return r.v, nil
+}
+
+func comparePacks(a, b PackID) int { return slices.Compare(a[:], b[:]) }
+
+// verifyRun is one verification.
+type verifyRun struct {
+	s        *Store
+	sizes    map[PackID]int64
+	read     map[PackID]bool // whole
+	progress func(done, total int64)
+
+	mu          sync.Mutex
+	v           *Verified
+	turns       turns
+	done, total int64
+}
+
+// packs returns the packs in the store now; nil where that cannot be told.
+func (r *verifyRun) packs() map[PackID]int64 {
+	packs, err := r.s.listPacks(context.Background())
+	if err != nil {
+		return nil
+	}
+	return packs
+}
+
+func (r *verifyRun) advance(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done += n
+	if r.progress != nil {
+		r.progress(r.done, r.total)
+	}
+}
+
+// pack verifies one pack.
+func (r *verifyRun) pack(ctx context.Context, id PackID) error {
+	p := packVerifier{s: r.s, id: id, data: r.read[id], advance: func(int64) {}}
+	if p.data {
+		p.advance = r.advance
+	}
+	err := p.verify(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // swept meanwhile; what needed it is found out by the census
+	}
+	if err != nil {
+		return err
+	}
+	unnoted := p.note()
+	if !p.data {
+		r.advance(r.sizes[id])
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.data {
+		r.v.PacksRead++
+		r.v.BytesRead += r.sizes[id]
+		r.turns.took(id)
+	}
+	r.v.Packs++
+	r.v.Chunks += p.chunks
+	r.v.Bytes += p.read
+	r.v.Damage = append(r.v.Damage, p.damage...)
+	if r.v.Unnoted == nil {
+		r.v.Unnoted = unnoted
+	}
+	return nil
+}
+
+// note makes what was found known, now and later.
+func (p *packVerifier) note() error {
+	switch {
+	case p.unreadable:
+		return p.s.damage.set(p.id, &mark{found: time.Now(), whole: true})
+	case !p.data:
+		p.recall()
+		return nil
+	case len(p.damage) > 0:
+		return p.s.damage.set(p.id, &mark{found: time.Now(), slots: p.bad})
+	}
+	// What somebody found wrong with it was not in the pack.
+	return p.s.damage.clear(p.id)
+}
+
+// recall lists the damage that was found when the pack was last read.
+func (p *packVerifier) recall() {
+	m := p.s.damage.mark(p.id)
+	if m == nil || p.table == nil {
+		return
+	}
+	d := PackDamage{Pack: p.id, Offset: -1}
+	for slot := range p.table.slots() {
+		if m.has(slot) {
+			d.Chunks = append(d.Chunks, *p.table.id(slot))
+		}
+	}
+	if len(d.Chunks) == 0 && len(p.damage) > 0 {
+		return // that is the header, which says so itself
+	}
+	d.Err = &CorruptError{Pack: p.id, Offset: -1, Why: fmt.Sprintf("%d of its chunks were found damaged on %s", len(d.Chunks), m.found.UTC().Format(time.DateTime))}
+	p.damage = append(p.damage, d)
 }
 
 // Census is what live needs of a store, and what the store holds.
@@ -106,22 +206,16 @@ type Census struct {
 	ChunkBytes int64 // of these, uncompressed
 }
 
-// Census counts what live needs of the store. What v, if not nil, found
-// damaged does not count as there: a group that lacks chunks is affected by it.
-func (s *Store) Census(ctx context.Context, live Live, v *Verified) (*Census, error) {
+// Census counts what live, but for its Keep, needs of the store. What is known to be damaged
+// does not count as there.
+func (s *Store) Census(ctx context.Context, live Live) (*Census, error) {
 	packs, err := s.listPacks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]PackID, 0, len(packs))
-	for id := range packs {
-		ids = append(ids, id)
-	}
-	var bad damagedSlots
-	if v != nil {
-		bad = v.bad
-	}
-	c, err := s.take(ctx, ids, live, bad, false)
+	s.damage.load()
+	live.Keep = nil
+	c, err := s.take(ctx, packs, live, false)
 	if err != nil {
 		return nil, err
 	}
@@ -134,92 +228,4 @@ func (s *Store) Census(ctx context.Context, live Live, v *Verified) (*Census, er
 		}
 	}
 	return out, nil
-}
-
-// packVerifier verifies one pack.
-type packVerifier struct {
-	s    *Store
-	id   PackID
-	data bool
-
-	chunks, read int64
-	damage       []PackDamage
-	bad          map[int]bool
-}
-
-func (p *packVerifier) verify(ctx context.Context) error {
-	t, err := p.s.loadTable(p.id)
-	if errors.Is(err, ErrCorrupt) {
-		p.damage = append(p.damage, PackDamage{Pack: p.id, Offset: -1, Err: err})
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	p.chunks = int64(t.slots())
-	f, err := p.s.disk.Open(packPath(p.s.dir, p.id))
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	defer f.Close()
-	header := make([]byte, packHeaderSize)
-	if _, err := f.ReadAt(header, 0); err != nil {
-		return fmt.Errorf("store: read pack %s: %w", p.id, err)
-	}
-	if !slices.Equal(header, packHeader()) {
-		p.damage = append(p.damage, PackDamage{Pack: p.id, Offset: 0,
-			Err: &CorruptError{Pack: p.id, Offset: 0, Why: "header is not that of a pack"}})
-	}
-	if !p.data {
-		return nil
-	}
-	p.bad = make(map[int]bool)
-	r := frameReader{}
-	defer r.decoder.close()
-	buf := make([]byte, readSize)
-	for at := 0; at < len(t.frames); {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		end, size := at+1, int(t.frames[at].stored)
-		for end < len(t.frames) && size+int(t.frames[end].stored) <= readSize {
-			size += int(t.frames[end].stored)
-			end++
-		}
-		if len(buf) < size {
-			buf = make([]byte, size)
-		}
-		from := t.frames[at].offset
-		if _, err := f.ReadAt(buf[:size], from); err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("store: read pack %s: %w", p.id, err)
-		}
-		p.read += int64(size)
-		for ; at < end; at++ {
-			fr := &t.frames[at]
-			p.verifyFrame(&r, t, fr, buf[fr.offset-from:][:fr.stored])
-		}
-	}
-	return nil
-}
-
-func (p *packVerifier) verifyFrame(r *frameReader, t *table, f *frame, stored []byte) {
-	raw, err := r.decode(t, f, stored)
-	damage := PackDamage{Pack: p.id, Offset: f.offset, Err: err}
-	offset := 0
-	for slot := int(f.first); slot < int(f.first)+int(f.chunks); slot++ {
-		n := t.length(slot)
-		if err == nil && chunker.Sum(raw[offset:offset+n]) == *t.id(slot) {
-			offset += n
-			continue
-		}
-		offset += n
-		p.bad[slot] = true
-		damage.Chunks = append(damage.Chunks, *t.id(slot))
-		if damage.Err == nil {
-			damage.Err = &CorruptError{Pack: p.id, Offset: f.offset, Chunk: *t.id(slot), Why: "chunk does not hash to its ID"}
-		}
-	}
-	if damage.Err != nil {
-		p.damage = append(p.damage, damage)
-	}
 }

@@ -18,6 +18,7 @@ type Written struct {
 	Bytes  int64    // of the new chunks, uncompressed
 	Stored int64    // of the packs written, bytes
 	Packs  []PackID // that hold the chunks put: those found there and those written
+	Healed int64    // new ones of which there was a damaged copy, or may have been
 }
 
 // Writer puts chunks into the store: those that it lacks are compressed on
@@ -35,6 +36,7 @@ type Writer struct {
 	next    int                     // and the slot after it
 	frame   *pendingFrame           // being filled
 	written Written
+	damaged *damagedChunks
 
 	frames  chan *pendingFrame // to the packer, in order
 	work    chan *pendingFrame // to the compressors
@@ -81,11 +83,16 @@ func (s *Store) NewWriter(ctx context.Context) (*Writer, error) {
 	if s.readOnly {
 		return nil, ErrReadOnly
 	}
+	s.damage.load()
+	damaged, err := s.damagedChunks()
+	if err != nil {
+		return nil, err
+	}
 	n := runtime.GOMAXPROCS(0)
 	ahead := 4 * n
 	w := &Writer{s: s, ctx: ctx, codec: s.codec(), pins: make(map[*pack]struct{}), pending: make(map[chunker.ID]struct{}, pendingChunks),
 		frames: make(chan *pendingFrame, ahead), work: make(chan *pendingFrame, ahead), free: make(chan *pendingFrame, ahead),
-		slots: make(chan struct{}, 2)}
+		slots: make(chan struct{}, 2), damaged: damaged}
 	for range ahead {
 		w.free <- frames.Get().(*pendingFrame)
 	}
@@ -113,23 +120,43 @@ func (w *Writer) pin(p *pack) {
 // an earlier chunk, perhaps; the writer is then good for nothing but Close.
 func (w *Writer) Put(id chunker.ID, data []byte) error {
 	// Runs of chunks come back as runs: look first where the last one left off.
-	if w.last != nil && w.next < w.last.slots() && *w.last.id(w.next) == id {
-		w.next++
-		return nil
-	}
-	if _, ok := w.pending[id]; ok {
-		return nil
-	}
-	t, slot, err := w.s.find(&id, w)
-	if err != nil {
+	if found, err := w.has(&id); found || err != nil {
 		return err
 	}
+	w.pending[id] = struct{}{}
+	if w.damaged.has(id) {
+		w.written.Healed++
+	}
+	return w.add(id, data)
+}
+
+// has reports whether a sound copy of a chunk is in the store, or on its way.
+func (w *Writer) has(id *chunker.ID) (bool, error) {
+	if w.last != nil && w.next < w.last.slots() && *w.last.id(w.next) == *id && !w.s.damage.spoiled().has(&w.last.pack, w.next) {
+		w.next++
+		return true, nil
+	}
+	if _, ok := w.pending[*id]; ok {
+		return true, nil
+	}
+	t, slot, err := w.s.find(id, w)
 	if t != nil {
 		w.last, w.next = t, slot+1
+	}
+	return t != nil, err
+}
+
+// Lacks returns a function that says of a chunk that a snapshot refers to
+// whether it must be put again, since it is damaged or lost. It is nil where no
+// damage is known. It is for the goroutine that uses the Writer.
+func (w *Writer) Lacks() func(id chunker.ID) bool {
+	if !w.s.damage.known() {
 		return nil
 	}
-	w.pending[id] = struct{}{}
-	return w.add(id, data)
+	return func(id chunker.ID) bool {
+		found, err := w.has(&id)
+		return !found && err == nil // an error shows again when it is put
+	}
 }
 
 // add puts a chunk that the store lacks into the current frame.

@@ -16,7 +16,10 @@ func newGCCommand(a *app) *cobra.Command {
 		Short: "Give back the space that no snapshot needs",
 		Long: `Gc deletes what no snapshot needs, rewrites packs that are mostly dead, merges small
 ones, and lays together the snapshots that have become scattered. It removes what
-interrupted operations left.`,
+interrupted operations left.
+
+Of damage it drops what nobody needs anymore. A pack stays as it is while it holds what
+is left of a chunk that a snapshot needs; a damaged snapshot loses nothing more.`,
 		Example: `  arcstore gc --dry-run
   arcstore gc`,
 		Args:              takes(0, 0, "no arguments"),
@@ -49,6 +52,9 @@ func runGC(cmd *cobra.Command, a *app, dryRun bool) error {
 func printGC(w io.Writer, r *arcstore.GCReport) {
 	f := facts{}
 	f.add("snapshots", "%s", count(r.Snapshots))
+	if r.SnapshotsDamaged > 0 {
+		f.add("  damaged", "%s; verify --data tells more", count(r.SnapshotsDamaged))
+	}
 	f.add("live chunks", "%s", count(r.ChunksLive))
 	freed := "freed"
 	if r.DryRun {

@@ -15,7 +15,8 @@ func newListCommand(a *app) *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List snapshots",
 		Long: `List shows the snapshots of a target, or of all, oldest first: SIZE is what they
-restore to, NEW what their creation found new, STORED what that took.`,
+restore to, NEW what their creation found new, STORED what that took. STATE is ready, creating,
+or, where something is damaged that the snapshot needs, invalid.`,
 		Example: `  arcstore list
   arcstore list web-1
   arcstore list --json | jq -r '.[].id'`,
@@ -49,6 +50,10 @@ func printSnapshots(w io.Writer, snapshots []*arcstore.Snapshot) {
 	short := shortIDs(snapshots)
 	t := newTable("ID", "TARGET", "CREATED", ">SIZE", ">NEW", ">STORED", "PARENT", "STATE", "NAME")
 	for _, s := range snapshots {
+		if s.TargetID == "" { // the entry cannot be read
+			t.add(short(s.ID), "-", "-", "-", "-", "-", "-", fmt.Sprint(s.State), "")
+			continue
+		}
 		t.add(short(s.ID), s.TargetID, moment(s.Created), size(s.Size), size(s.Cost.BytesNew), size(s.Cost.BytesStored),
 			orNone(short(s.Parent)), fmt.Sprint(s.State), s.Name)
 	}

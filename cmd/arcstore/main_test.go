@@ -196,15 +196,20 @@ func scriptSparse(ts *testscript.TestScript, _ bool, args []string) {
 
 // scriptDamage is "damage packs": the last quarter of the first frame of every pack changes.
 func scriptDamage(ts *testscript.TestScript, _ bool, args []string) {
-	files, err := filepath.Glob(filepath.Join(ts.Getenv("ARCSTORE_DIR"), args[0], "*", "*"))
+	dir := filepath.Join(ts.Getenv("ARCSTORE_DIR"), args[0])
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	ts.Check(err)
+	if len(files) == 0 {
+		files, err = filepath.Glob(filepath.Join(dir, "*.json"))
+		ts.Check(err)
+	}
 	if len(files) == 0 {
 		ts.Fatalf("there are no %s", args[0])
 	}
 	for _, name := range files {
 		b, err := os.ReadFile(name)
 		ts.Check(err)
-		for i := 1000; i < 1100; i++ {
+		for i := min(1000, len(b)/2); i < min(1100, len(b)); i++ {
 			b[i] ^= 0x55
 		}
 		ts.Check(os.WriteFile(name, b, 0o600))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -11,9 +12,10 @@ import (
 )
 
 type restoreOptions struct {
-	output string
-	force  bool
-	stream string
+	output  string
+	force   bool
+	stream  string
+	salvage bool
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
@@ -23,7 +25,10 @@ func newRestoreCommand(a *app) *cobra.Command {
 		Short: "Bring a snapshot back",
 		Long: `Restore writes every stream of a snapshot as a sparse file under DIR, each under
 its name, or with --stream that one alone. With --output - that stream goes to
-stdout, zeros included. All data is verified on its way.
+stdout, zeros included. All data is verified on its way: what is damaged ends the
+restore, and a file appears under its name only when all of it is right. With
+--allow-damaged, what cannot be had is left as zeros, and named with its place; the exit
+code is 4 then.
 
 It needs no lock: it works beside a process that uses the store.`,
 		Example: `  arcstore restore 7f3a09c1 --output /tmp/web-1
@@ -38,6 +43,7 @@ It needs no lock: it works beside a process that uses the store.`,
 	f := cmd.Flags()
 	f.StringVar(&opt.output, "output", "", "`DIR` for the files, made if need be; - for stdout (required)")
 	f.BoolVar(&opt.force, "force", false, "replace files that exist")
+	f.BoolVar(&opt.salvage, "allow-damaged", false, "restore what can be had of a damaged snapshot")
 	f.StringVar(&opt.stream, "stream", "", "restore just the stream `NAME`")
 	must(cmd.MarkFlagDirname("output"))
 	must(cmd.RegisterFlagCompletionFunc("stream", a.completeStreams))
@@ -57,10 +63,15 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 	return a.read(ctx, func(m *arcstore.Manager) error {
 		p := a.progress()
 		defer p.close()
-		ro := &arcstore.RestoreOptions{Force: opt.force, Stream: opt.stream, Progress: p.report()}
+		ro := &arcstore.RestoreOptions{Force: opt.force, Stream: opt.stream, AllowDamaged: opt.salvage, Progress: p.report()}
 		if toStdout {
-			_, err := m.RestoreStream(ctx, id, opt.stream, a.stdout, ro)
-			return err
+			report, err := m.RestoreStream(ctx, id, opt.stream, a.stdout, ro)
+			p.close()
+			if err != nil {
+				return damagedRestore(err, opt)
+			}
+			printMissing(a.stderr, report.Missing)
+			return missingError(report)
 		}
 		report, err := m.Restore(ctx, id, opt.output, ro)
 		p.close()
@@ -68,9 +79,9 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 			return hinted{err, "--force replaces it"}
 		}
 		if err != nil {
-			return err
+			return damagedRestore(err, opt)
 		}
-		return a.result(report, func(w io.Writer) {
+		err = a.result(report, func(w io.Writer) {
 			f := facts{}
 			f.add("restored", "%s", report.Snapshot)
 			f.add("to", "%s", opt.output)
@@ -79,6 +90,47 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 			f.add("written", "%s", size(report.BytesData))
 			f.add("took", "%s", took(report.Duration))
 			f.print(w)
+			printMissing(w, report.Missing)
 		})
+		if err != nil {
+			return err
+		}
+		return missingError(report)
 	})
+}
+
+// damagedRestore says what to do about a restore that met damage.
+func damagedRestore(err error, opt restoreOptions) error {
+	switch {
+	case !arcstore.IsCorrupt(err):
+		return err
+	case opt.salvage:
+		return hinted{err, "nothing of it can be had"}
+	}
+	return hinted{err, "nothing wrong was written; --allow-damaged restores the rest, and verify --data shows what else is affected"}
+}
+
+// missingError is how a restore ends that could not get everything.
+func missingError(r *arcstore.RestoreReport) error {
+	if len(r.Missing) == 0 {
+		return nil
+	}
+	lost := int64(0)
+	for _, m := range r.Missing {
+		lost += m.Length
+	}
+	return hinted{fmt.Errorf("%w: %s could not be restored and read as zeros", errDamage, size(lost)), "the rest is as it was captured"}
+}
+
+// missingShown is how many ranges are printed.
+const missingShown = 50
+
+func printMissing(w io.Writer, missing []arcstore.Missing) {
+	for i, m := range missing {
+		if i == missingShown {
+			fmt.Fprintf(w, "missing  %s more\n", plural(len(missing)-i, "range", "ranges"))
+			return
+		}
+		fmt.Fprintf(w, "missing  %s at byte %d, %d bytes: %s\n", printable(m.Stream), m.Offset, m.Length, printable(m.Why))
+	}
 }

@@ -37,24 +37,19 @@ func runShow(ctx context.Context, a *app, id string) error {
 		if err != nil {
 			return err
 		}
-		if a.json || s.State != manifest.Ready {
+		if a.json || s.State == manifest.Creating {
 			return a.result(s, func(w io.Writer) { printEntry(w, s) })
 		}
-		r, err := m.OpenSnapshot(ctx, s.ID)
-		if err != nil {
+		streams, machine, err := contents(ctx, m, s.ID)
+		if err != nil && !arcstore.IsCorrupt(err) {
 			return err
 		}
-		defer r.Close()
-		streams, err := r.Streams(ctx)
-		if err != nil {
-			return err
-		}
-		machine, err := r.Machine(ctx)
-		if err != nil {
-			return err
-		}
-		return a.result(s, func(w io.Writer) {
+		damage := err
+		err = a.result(s, func(w io.Writer) {
 			printEntry(w, s)
+			if damage != nil {
+				return
+			}
 			fmt.Fprintln(w)
 			t := newTable("STREAM", ">SIZE", ">DATA")
 			for _, stream := range streams {
@@ -66,7 +61,26 @@ func runShow(ctx context.Context, a *app, id string) error {
 				printMachine(w, machine)
 			}
 		})
+		if err != nil {
+			return err
+		}
+		return damage
 	})
+}
+
+// contents returns what is in a snapshot.
+func contents(ctx context.Context, m *arcstore.Manager, id string) ([]arcstore.StreamInfo, *arcstore.Machine, error) {
+	r, err := m.OpenSnapshot(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.Close()
+	streams, err := r.Streams(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	machine, err := r.Machine(ctx)
+	return streams, machine, err
 }
 
 func printEntry(w io.Writer, s *arcstore.Snapshot) {

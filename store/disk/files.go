@@ -104,21 +104,31 @@ func ReadFile(d Disk, name string, limit int64) ([]byte, error) {
 
 // RemoveTemporary removes the files that writers left behind in dir, and says how many there were.
 func RemoveTemporary(d Disk, dir string) (int, error) {
-	entries, err := d.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), TempPrefix) {
-			if err := d.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return n, err
-			}
-			n++
+	names, err := temporary(d, dir)
+	for n, name := range names {
+		if err := d.Remove(name); err != nil {
+			return n, err
 		}
 	}
-	return n, nil
+	return len(names), err
+}
+
+// CountTemporary says how many files RemoveTemporary would remove.
+func CountTemporary(d Disk, dir string) (int, error) {
+	names, err := temporary(d, dir)
+	return len(names), err
+}
+
+func temporary(d Disk, dir string) ([]string, error) {
+	entries, err := d.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), TempPrefix) {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	return names, err
 }
