@@ -106,7 +106,7 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 	report.PacksDeleted, report.PacksWritten = swept.PacksDeleted, swept.PacksWritten
 	report.ChunksMoved, report.BytesRewritten = swept.ChunksMoved, swept.BytesRewritten
 	report.LeftoversDeleted = swept.Leftovers
-	report.BytesFreed = swept.BytesDeleted - swept.BytesRewritten
+	report.BytesFreed = swept.BytesDeleted - swept.BytesRewritten + swept.BytesLeftover
 	for i := range swept.Groups {
 		report.FramesPerMiBWorst = max(report.FramesPerMiBWorst, framesPerMiB(&swept.Groups[i]))
 	}
@@ -218,17 +218,27 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 			}
 		}
 	}
-	if !dryRun && m.idle() {
-		n, err := m.manifests.RemoveTemporary()
-		report.LeftoversDeleted += n
+	if !m.idle() {
+		return nil
+	}
+	for _, where := range []leftovers{m.manifests, m.catalogue} {
+		n, bytes, err := where.Temporary()
+		if err == nil && !dryRun {
+			n, err = where.RemoveTemporary()
+		}
 		if err != nil {
 			return err
 		}
-		n, err = m.catalogue.RemoveTemporary()
 		report.LeftoversDeleted += n
-		return err
+		report.BytesFreed += bytes
 	}
 	return nil
+}
+
+// leftovers is where interrupted creates leave files.
+type leftovers interface {
+	Temporary() (n int, bytes int64, err error)
+	RemoveTemporary() (int, error)
 }
 
 // idle reports whether no create is running, so that temporary files are leftovers.

@@ -191,6 +191,16 @@ func (c *Catalogue) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
+// Temporary says how many files RemoveTemporary would remove, and how many bytes they have.
+func (c *Catalogue) Temporary() (n int, bytes int64, err error) {
+	n, bytes, err = disk.Temporary(c.disk, c.dir)
+	if err != nil {
+		return 0, 0, fmt.Errorf("manifest: %w", err)
+	}
+	torn, err := c.torn()
+	return n + len(torn), bytes + disk.Size(c.disk, torn), err
+}
+
 // RemoveTemporary removes what interrupted Puts left behind, and says how
 // many files those were. No Put may be running.
 func (c *Catalogue) RemoveTemporary() (int, error) {
@@ -198,23 +208,35 @@ func (c *Catalogue) RemoveTemporary() (int, error) {
 	if err != nil {
 		return n, fmt.Errorf("manifest: %w", err)
 	}
+	torn, err := c.torn()
+	if err != nil {
+		return n, err
+	}
+	for _, name := range torn {
+		if err := c.disk.Remove(name); err != nil {
+			return n, fmt.Errorf("manifest: %w", err)
+		}
+		n++
+	}
+	return n, nil
+}
+
+// torn lists the pending entries that say nothing, or nothing anymore.
+func (c *Catalogue) torn() ([]string, error) {
 	names, err := c.names()
 	if err != nil {
-		return n, fmt.Errorf("manifest: %w", err)
+		return nil, fmt.Errorf("manifest: %w", err)
 	}
+	var torn []string
 	for _, name := range names {
 		id, ok := strings.CutSuffix(name, pendingSuffix)
 		if !ok || checkID(id) != nil {
 			continue
 		}
 		_, err := c.read(id, pendingSuffix)
-		if _, hidden := slices.BinarySearch(names, id+entrySuffix); !hidden && !errors.Is(err, ErrCorrupt) {
-			continue
+		if _, hidden := slices.BinarySearch(names, id+entrySuffix); hidden || errors.Is(err, ErrCorrupt) {
+			torn = append(torn, c.path(id, pendingSuffix))
 		}
-		if err := c.disk.Remove(c.path(id, pendingSuffix)); err != nil {
-			return n, fmt.Errorf("manifest: %w", err)
-		}
-		n++
 	}
-	return n, nil
+	return torn, nil
 }

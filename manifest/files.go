@@ -74,6 +74,14 @@ func (f *Files) Remove(d Digest) error {
 	return nil
 }
 
+// Temporary says how many files RemoveTemporary would remove, and how many bytes they have.
+func (f *Files) Temporary() (n int, bytes int64, err error) {
+	if n, bytes, err = disk.Temporary(f.disk, f.dir); err != nil {
+		err = fmt.Errorf("manifest: %w", err)
+	}
+	return n, bytes, err
+}
+
 // RemoveTemporary removes what interrupted builders left behind, and says how
 // many files those were. No Builder may be at work.
 func (f *Files) RemoveTemporary() (int, error) {

@@ -30,7 +30,7 @@ func (w *sweep) dryRun(ctx context.Context, c *census) error {
 	count()
 	w.report.ChunksMoved, w.report.BytesRewritten, w.report.PacksWritten = e.chunks, e.bytes(), e.packs
 	var err error
-	w.report.Leftovers, err = disk.CountTemporary(w.s.disk, filepath.Join(w.s.dir, packsName))
+	w.report.Leftovers, w.report.BytesLeftover, err = disk.Temporary(w.s.disk, filepath.Join(w.s.dir, packsName))
 	return err
 }
 

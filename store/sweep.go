@@ -41,7 +41,8 @@ type Swept struct {
 	ChunksMoved    int64
 	BytesDeleted   int64 // of packs
 	BytesRewritten int64 // of packs written
-	Leftovers      int   // files of interrupted writers
+	Leftovers      int   // files of interrupted writers; a dry run beside a writer takes its for such
+	BytesLeftover  int64 // in these
 	Unreadable     int   // packs whose table is damaged and that stay, since they may hold what is lost
 }
 
@@ -225,7 +226,13 @@ func (w *sweep) removeLeftovers() (int, error) {
 	if w.s.writers > 0 {
 		return 0, nil // theirs are not leftovers
 	}
-	n, err := disk.RemoveTemporary(w.s.disk, filepath.Join(w.s.dir, packsName))
+	dir := filepath.Join(w.s.dir, packsName)
+	_, bytes, err := disk.Temporary(w.s.disk, dir)
+	n := 0
+	if err == nil {
+		w.report.BytesLeftover = bytes
+		n, err = disk.RemoveTemporary(w.s.disk, dir)
+	}
 	if err != nil {
 		err = fmt.Errorf("store: sweep: %w", err)
 	}

@@ -113,10 +113,20 @@ func RemoveTemporary(d Disk, dir string) (int, error) {
 	return len(names), err
 }
 
-// CountTemporary says how many files RemoveTemporary would remove.
-func CountTemporary(d Disk, dir string) (int, error) {
+// Temporary says how many files RemoveTemporary would remove, and how many bytes they have.
+func Temporary(d Disk, dir string) (n int, bytes int64, err error) {
 	names, err := temporary(d, dir)
-	return len(names), err
+	return len(names), Size(d, names), err
+}
+
+// Size sums the bytes of files; those that are gone have none.
+func Size(d Disk, names []string) (bytes int64) {
+	for _, name := range names {
+		if info, err := d.Stat(name); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes
 }
 
 func temporary(d Disk, dir string) ([]string, error) {
