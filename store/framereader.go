@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
@@ -35,13 +36,8 @@ func (r *frameReader) read(t *table, refs []ref, deliver func(i int, data []byte
 		r.stored = make([]byte, max(size, readSize))
 	}
 	stored := r.stored[:size]
-	n, err := file.ReadAt(stored, from)
-	if err != nil {
-		// Only an end of the file is damage; whatever else may pass.
-		if !errors.Is(err, io.EOF) {
-			return fmt.Errorf("store: read pack %s: %w", t.pack, err)
-		}
-		clear(stored[n:])
+	if err := readFrames(file, t.frames[at:end], stored); err != nil {
+		return fmt.Errorf("store: read pack %s: %w", t.pack, err)
 	}
 	r.f.frames.Add(int64(end - at))
 	r.f.bytes.Add(int64(size))
@@ -56,6 +52,33 @@ func (r *frameReader) read(t *table, refs []ref, deliver func(i int, data []byte
 			return err
 		}
 		refs = refs[n:]
+	}
+	return nil
+}
+
+// readFrames fills b with frames that lie side by side. What is damaged so
+// that it cannot even be read is zeros, which have the wrong checksum.
+func readFrames(r io.ReaderAt, frames []frame, b []byte) error {
+	from := frames[0].offset
+	n, err := r.ReadAt(b, from)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		clear(b[n:])
+		return nil
+	}
+	if !errors.Is(err, syscall.EIO) {
+		return err
+	}
+	for i := range frames {
+		part := b[frames[i].offset-from:][:frames[i].stored]
+		if _, err := r.ReadAt(part, frames[i].offset); err != nil {
+			if errors.Is(readError(err), errDevice) {
+				return err
+			}
+			clear(part)
+		}
 	}
 	return nil
 }

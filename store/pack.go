@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -115,7 +115,7 @@ func (s *Store) loadTable(id PackID) (*table, error) {
 	}
 	t, err := readTable(f, info.Size())
 	if err != nil {
-		if errors.Is(err, ErrVersion) || errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, ErrVersion) || errors.Is(err, errDevice) {
 			return nil, fmt.Errorf("store: pack %s: %w", id, err)
 		}
 		return nil, &CorruptError{Pack: id, Offset: -1, Why: err.Error()}
@@ -126,6 +126,17 @@ func (s *Store) loadTable(id PackID) (*table, error) {
 	return t, nil
 }
 
+// errDevice marks what may pass: it is no damage.
+var errDevice = errors.New("read failed")
+
+// readError tells damage from what may pass. A sector that cannot be read is damage.
+func readError(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errDevice, err)
+}
+
 // readTable reads the table of a pack of size bytes.
 func readTable(r io.ReaderAt, size int64) (*table, error) {
 	if size < packHeaderSize+tableHeaderSize+packFooterSize {
@@ -134,7 +145,7 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 	// One read gets the footer and most tables.
 	tail := make([]byte, min(size, 64<<10))
 	if _, err := r.ReadAt(tail, size-int64(len(tail))); err != nil {
-		return nil, err
+		return nil, readError(err)
 	}
 	footer, err := decodeFooter(tail[len(tail)-packFooterSize:], size)
 	if err != nil {
@@ -146,7 +157,7 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 	} else {
 		b = make([]byte, footer.tableLength)
 		if _, err := r.ReadAt(b, footer.tableOffset); err != nil {
-			return nil, err
+			return nil, readError(err)
 		}
 	}
 	t, err := decodeTable(b, footer.tableOffset)

@@ -41,7 +41,7 @@ func (p *packVerifier) verify(ctx context.Context) error {
 	}
 	defer f.Close()
 	header := make([]byte, packHeaderSize)
-	if _, err := f.ReadAt(header, 0); err != nil {
+	if _, err := f.ReadAt(header, 0); err != nil && errors.Is(readError(err), errDevice) {
 		return fmt.Errorf("store: read pack %s: %w", p.id, err)
 	}
 	if !slices.Equal(header, packHeader()) {
@@ -77,11 +77,9 @@ func (p *packVerifier) frames(ctx context.Context, f io.ReaderAt) error {
 			buf = make([]byte, size)
 		}
 		from := t.frames[at].offset
-		n, err := f.ReadAt(buf[:size], from)
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err := readFrames(f, t.frames[at:end], buf[:size]); err != nil {
 			return fmt.Errorf("store: read pack %s: %w", p.id, err)
 		}
-		clear(buf[n:size])
 		p.read += int64(size)
 		p.advance(int64(size))
 		for ; at < end; at++ {
