@@ -2,6 +2,7 @@ package arcstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -88,6 +89,13 @@ func (v *verification) entries(ctx context.Context) error {
 	return nil
 }
 
+// deleted reports whether a snapshot was deleted since the verification
+// began: then it may well lack something.
+func (v *verification) deleted(ctx context.Context, e *Snapshot) bool {
+	_, err := v.m.catalogue.Get(ctx, e.ID)
+	return errors.Is(err, manifest.ErrNotFound)
+}
+
 // layerDamage is a manifest that is damaged, and whose snapshots that affects.
 type layerDamage struct {
 	digest    manifest.Digest
@@ -107,6 +115,9 @@ func (v *verification) manifests(ctx context.Context) error {
 	}
 	for _, e := range v.checked {
 		t, err := v.m.manifests.OpenDamaged(ctx, e.Manifest)
+		if isDamaged(err) && v.deleted(ctx, e) {
+			continue
+		}
 		if isDamaged(err) {
 			l := known[e.Manifest]
 			if l == nil {
@@ -126,6 +137,9 @@ func (v *verification) manifests(ctx context.Context) error {
 		}
 	}
 	for _, l := range found {
+		if len(l.snapshots) == 0 && errors.Is(l.why, manifest.ErrNotFound) {
+			continue // deleted meanwhile, and nobody misses it
+		}
 		v.damage(path.Join(manifestsName, l.digest.String()), l.why.Error(), l.snapshots...)
 	}
 	return nil
@@ -158,7 +172,7 @@ func (v *verification) table(ctx context.Context, e *Snapshot, t *manifest.Table
 		}
 		bad = append(bad, l)
 	}
-	if len(bad) == 0 {
+	if len(bad) == 0 || v.deleted(ctx, e) {
 		return nil
 	}
 	gaps := false
@@ -216,9 +230,11 @@ func (v *verification) chunks(ctx context.Context) error {
 	lost := int64(0)
 	for i, e := range v.tables {
 		g := &c.Groups[i]
-		if lost += g.Lost; g.Lacks > 0 {
-			v.damage(path.Join(snapshotsName, e.ID), fmt.Sprintf("%d of its chunks are damaged or missing, first %s", g.Lacks, g.Missing[0]), e.ID)
+		if g.Lacks == 0 || v.deleted(ctx, e) {
+			continue
 		}
+		lost += g.Lost
+		v.damage(path.Join(snapshotsName, e.ID), fmt.Sprintf("%d of its chunks are damaged or missing, first %s", g.Lacks, g.Missing[0]), e.ID)
 	}
 	if v.whole() || lost > 0 {
 		v.note(s.NoteLost(lost > 0))
@@ -270,7 +286,7 @@ func (v *verification) attribute(ctx context.Context, verified *store.Verified, 
 	}
 	for g, e := range v.tables {
 		group := &c.Groups[g]
-		if group.Lacks == 0 {
+		if group.Lacks == 0 || v.deleted(ctx, e) {
 			continue
 		}
 		hit := make(map[int]bool)

@@ -209,13 +209,9 @@ type Census struct {
 // Census counts what live, but for its Keep, needs of the store. What is known to be damaged
 // does not count as there.
 func (s *Store) Census(ctx context.Context, live Live) (*Census, error) {
-	packs, err := s.listPacks(ctx)
-	if err != nil {
-		return nil, err
-	}
 	s.damage.load()
 	live.Keep = nil
-	c, err := s.take(ctx, packs, live, false)
+	c, err := s.takeSettled(ctx, live)
 	if err != nil {
 		return nil, err
 	}
@@ -228,4 +224,36 @@ func (s *Store) Census(ctx context.Context, live Live) (*Census, error) {
 		}
 	}
 	return out, nil
+}
+
+// censusTries bounds how often a census is taken again.
+const censusTries = 20
+
+// takeSettled takes a census that finds nothing missing for the only reason
+// that a sweep, perhaps another process's, moved it to a pack that was not there yet when they were listed.
+func (s *Store) takeSettled(ctx context.Context, live Live) (*census, error) {
+	for range censusTries {
+		packs, err := s.listPacks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c, err := s.take(ctx, packs, live, false)
+		if err != nil || !slices.ContainsFunc(c.groups, func(g Group) bool { return g.Lacks > 0 }) {
+			return c, err
+		}
+		now, err := s.listPacks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		swept := false
+		for id := range packs {
+			if _, ok := now[id]; !ok {
+				swept = true
+			}
+		}
+		if !swept {
+			return c, nil
+		}
+	}
+	return nil, errors.New("store: census: packs come and go faster than they can be counted; try again when no gc is running")
 }
