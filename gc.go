@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/manifest"
@@ -32,6 +33,12 @@ func (r *roots) hints(group int) []string {
 func (m *Manager) roots(ctx context.Context) (*roots, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !m.readOnly {
+		// An entry whose deletion is not durable would come back without its chunks.
+		if err := m.catalogue.Sync(); err != nil {
+			return nil, err
+		}
+	}
 	entries, err := m.catalogue.List(ctx)
 	damaged := manifest.CorruptErrors(err) != nil
 	if err != nil && !damaged {
@@ -141,7 +148,11 @@ func (m *Manager) refresh(ctx context.Context, r *roots, groups []store.Group) e
 		if slices.Equal(names, old) {
 			continue
 		}
-		if err := m.updateEntry(ctx, e.ID, func(e *Snapshot) { e.Packs = names }); err != nil {
+		err := m.updateEntry(ctx, e.ID, func(e *Snapshot) { e.Packs = names })
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil // they are hints, and what is to be deleted next makes room
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package arcstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,10 +74,10 @@ type Manager struct {
 
 // Open opens the store in dir. Close must be called.
 func Open(ctx context.Context, dir string, opts *Options) (*Manager, error) {
-	return openOn(ctx, disk.OS, dir, opts)
+	return openOn(ctx, disk.OS, 0, dir, opts)
 }
 
-func openOn(ctx context.Context, d disk.Disk, dir string, opts *Options) (*Manager, error) {
+func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *Options) (*Manager, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
@@ -84,7 +85,7 @@ func openOn(ctx context.Context, d disk.Disk, dir string, opts *Options) (*Manag
 	if holder == "" {
 		holder = filepath.Base(os.Args[0])
 	}
-	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder, Disk: d})
+	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder, Disk: d, PackSize: packSize})
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +98,7 @@ func openOn(ctx context.Context, d disk.Disk, dir string, opts *Options) (*Manag
 		running:   make(map[string]bool),
 	}
 	if !opts.ReadOnly {
-		if err := m.dropUnfinished(ctx); err != nil {
+		if err := errors.Join(m.manifests.Sync(), m.catalogue.Sync(), m.dropUnfinished(ctx)); err != nil {
 			s.Close()
 			return nil, err
 		}

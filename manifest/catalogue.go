@@ -201,6 +201,14 @@ func (c *Catalogue) Temporary() (n int, bytes int64, err error) {
 	return n + len(torn), bytes + disk.Size(c.disk, torn), err
 }
 
+// Sync makes durable which entries there are, whoever put or deleted them.
+func (c *Catalogue) Sync() error {
+	if err := c.disk.SyncDir(c.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("manifest: sync entries: %w", err)
+	}
+	return nil
+}
+
 // RemoveTemporary removes what interrupted Puts left behind, and says how
 // many files those were. No Put may be running.
 func (c *Catalogue) RemoveTemporary() (int, error) {

@@ -82,6 +82,14 @@ func (f *Files) Temporary() (n int, bytes int64, err error) {
 	return n, bytes, err
 }
 
+// Sync makes durable what a process that was killed made in the directory.
+func (f *Files) Sync() error {
+	if err := f.disk.SyncDir(f.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("manifest: sync: %w", err)
+	}
+	return nil
+}
+
 // RemoveTemporary removes what interrupted builders left behind, and says how
 // many files those were. No Builder may be at work.
 func (f *Files) RemoveTemporary() (int, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
@@ -60,11 +61,16 @@ func Init(dir string, c Config, d disk.Disk) (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("store: init: %w", err)
 	}
-	if len(entries) != 0 {
-		if _, err := d.Stat(filepath.Join(dir, configName)); err == nil {
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == configName:
 			return c, fmt.Errorf("store: init %s: %w: it is a store already", dir, ErrExists)
+		case name != packsName && !strings.HasPrefix(name, disk.TempPrefix): // an init that was cut off leaves these
+			return c, fmt.Errorf("store: init %s: %w: the directory is not empty", dir, ErrExists)
 		}
-		return c, fmt.Errorf("store: init %s: %w: the directory is not empty", dir, ErrExists)
+	}
+	if _, err := disk.RemoveTemporary(d, dir); err != nil {
+		return c, fmt.Errorf("store: init: %w", err)
 	}
 	var id [16]byte
 	rand.Read(id[:])
@@ -75,7 +81,7 @@ func Init(dir string, c Config, d disk.Disk) (Config, error) {
 		return c, fmt.Errorf("store: init: %w", err)
 	}
 	for i := range 256 {
-		if err := d.Mkdir(filepath.Join(packs, fmt.Sprintf("%02x", i))); err != nil {
+		if err := d.Mkdir(filepath.Join(packs, fmt.Sprintf("%02x", i))); err != nil && !errors.Is(err, fs.ErrExist) {
 			return c, fmt.Errorf("store: init: %w", err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 // dryRun reports what a sweep would delete and rewrite.
 func (w *sweep) dryRun(ctx context.Context, c *census) error {
-	e := &estimate{}
+	e := &estimate{packSize: int(w.s.packSize)}
 	// In the order of a sweep: what is dead at first is not there to be moved.
 	deleted := make(map[PackID]bool)
 	count := func() {
@@ -36,6 +36,8 @@ func (w *sweep) dryRun(ctx context.Context, c *census) error {
 
 // estimate is where a dry run moves chunks: it counts what a writer would write.
 type estimate struct {
+	packSize int
+
 	chunks int64
 	stored int64
 	packs  int
@@ -48,7 +50,7 @@ func (e *estimate) from([]PackID) error { return nil }
 func (e *estimate) move(_ chunker.ID, stored int) error {
 	if e.room <= 0 || e.slots == 0 {
 		e.packs++
-		e.room, e.slots = packTarget, maxSlots
+		e.room, e.slots = e.packSize, maxSlots
 	}
 	e.room -= stored
 	e.slots--

@@ -25,7 +25,7 @@ func goldenTable(t testing.TB, dir string) (*table, model) {
 	if err := os.MkdirAll(filepath.Join(dir, packsName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	p, err := newPackWriter(disk.OS, dir, 4096)
+	p, err := (&Store{disk: disk.OS, dir: dir, config: Config{ChunkSize: 4096}, packSize: PackSize}).newPackWriter()
 	if err != nil {
 		t.Fatal(err)
 	}

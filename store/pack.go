@@ -23,8 +23,8 @@ const (
 	packHeaderSize = 16
 	packFooterSize = 64
 
-	// packTarget is the size at which a pack is sealed, in bytes of stored frames.
-	packTarget = 16 << 20
+	// PackSize is the size at which a pack is sealed, in bytes of stored frames.
+	PackSize = 16 << 20
 	// packWriteSize is how much of a pack is gathered before it is written.
 	packWriteSize = 256 << 10
 )
@@ -35,6 +35,7 @@ type CorruptError struct {
 	Offset int64      // in the pack file; -1 where it is the file as a whole
 	Chunk  chunker.ID // the chunk that is affected, where it is just one
 	Why    string
+	Err    error // of the disk, where that is the cause; nil otherwise
 }
 
 func (e *CorruptError) Error() string {
@@ -50,6 +51,9 @@ func (e *CorruptError) Error() string {
 
 // Is makes errors.Is(err, ErrCorrupt) hold.
 func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
+
+// Unwrap returns the error of the disk.
+func (e *CorruptError) Unwrap() error { return e.Err }
 
 func packPath(dir string, id PackID) string {
 	name := id.String()
@@ -118,7 +122,7 @@ func (s *Store) loadTable(id PackID) (*table, error) {
 		if errors.Is(err, ErrVersion) || errors.Is(err, errDevice) {
 			return nil, fmt.Errorf("store: pack %s: %w", id, err)
 		}
-		return nil, &CorruptError{Pack: id, Offset: -1, Why: err.Error()}
+		return nil, &CorruptError{Pack: id, Offset: -1, Why: err.Error(), Err: err}
 	}
 	if t.pack != id {
 		return nil, &CorruptError{Pack: id, Offset: -1, Why: "the table hashes to another ID"}
@@ -175,6 +179,7 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 type packWriter struct {
 	disk   disk.Disk
 	dir    string // of the store
+	target int64
 	f      disk.File
 	offset int64  // of the next frame
 	buf    []byte // written, but not yet to the file
@@ -187,20 +192,20 @@ var packBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-func newPackWriter(d disk.Disk, dir string, chunkSize int) (*packWriter, error) {
-	f, err := disk.CreateIn(d, filepath.Join(dir, packsName))
+func (s *Store) newPackWriter() (*packWriter, error) {
+	f, err := disk.CreateIn(s.disk, filepath.Join(s.dir, packsName))
 	if err != nil {
 		return nil, fmt.Errorf("store: new pack: %w", err)
 	}
-	p := &packWriter{disk: d, dir: dir, f: f, offset: packHeaderSize,
-		table: table{chunkSize: chunkSize, created: time.Now().UnixNano(), salt: rand.Uint64()}}
+	p := &packWriter{disk: s.disk, dir: s.dir, target: s.packSize, f: f, offset: packHeaderSize,
+		table: table{chunkSize: s.config.ChunkSize, created: time.Now().UnixNano(), salt: rand.Uint64()}}
 	p.buf = append((*packBuffers.Get().(*[]byte))[:0], packHeader()...)
 	return p, nil
 }
 
 // full reports whether the pack is large enough to be sealed, or has no room for n more chunks.
 func (p *packWriter) full(n int) bool {
-	return p.offset >= packTarget || p.table.slots()+n > maxSlots
+	return p.offset >= p.target || p.table.slots()+n > maxSlots
 }
 
 // add appends a frame.
@@ -245,7 +250,9 @@ func (p *packWriter) seal() (*table, error) {
 	buf := p.buf
 	p.buf = nil
 	packBuffers.Put(&buf)
-	if err := disk.MoveInto(p.disk, p.f, packPath(p.dir, footer.id), true); err != nil {
+	path := packPath(p.dir, footer.id)
+	if err := disk.MoveInto(p.disk, p.f, path, true); err != nil {
+		p.disk.Remove(path) // it may have its name already, but nothing may rely on it
 		return nil, fmt.Errorf("store: seal pack: %w", err)
 	}
 	p.table.pack = footer.id

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type Options struct {
 	LockTimeout time.Duration // how long to wait for the lock
 	Holder      string        // what the lock file says of this process
 	Disk        disk.Disk     // under all files but Badger's; nil: the operating system's
+	PackSize    int64         // of new packs, bytes; 0: PackSize
 }
 
 // Store is an open chunk store. It is safe for concurrent use.
@@ -40,6 +42,7 @@ type Store struct {
 	dir      string
 	disk     disk.Disk
 	readOnly bool
+	packSize int64
 	lock     *lock
 	index    *index // nil when read-only
 	damage   *damage
@@ -81,7 +84,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly, damage: newDamage(opts.Disk, dir)}
+	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly, packSize: cmp.Or(opts.PackSize, PackSize), damage: newDamage(opts.Disk, dir)}
 	s.damage.load()
 	if opts.ReadOnly {
 		return s, nil
@@ -116,7 +119,27 @@ func (s *Store) openForWriting(ctx context.Context) error {
 		s.packs[id] = &pack{id: id, size: size}
 	}
 	s.near = newLocator()
+	if err := s.syncNames(); err != nil {
+		return err
+	}
 	return s.loadOutside(ctx)
+}
+
+// syncNames makes durable the names of the packs that the index does not
+// cover: a process that was killed may have given one its name and no more.
+func (s *Store) syncNames() error {
+	dirs := map[string]bool{s.dir: true, filepath.Join(s.dir, packsName): true}
+	for id := range s.packs {
+		if !s.index.covers(id) {
+			dirs[filepath.Dir(packPath(s.dir, id))] = true
+		}
+	}
+	for dir := range dirs {
+		if err := s.disk.SyncDir(dir); err != nil {
+			return fmt.Errorf("store: open: %w", err)
+		}
+	}
+	return nil
 }
 
 // loadOutside reads the tables of the packs that the index does not cover.

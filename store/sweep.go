@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/store/disk"
@@ -123,6 +126,9 @@ func (w *sweep) run(ctx context.Context) error {
 		return err
 	}
 	moved, err := w.move(ctx, c)
+	if errors.Is(err, unix.ENOSPC) {
+		moved, err = false, nil // to lay things together can wait: what it wrote is a copy
+	}
 	if err != nil {
 		return err
 	}
@@ -188,6 +194,10 @@ func (w *sweep) census(ctx context.Context) (*census, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.s.mu.Lock()
+	// One that is not known has a name, but perhaps not for good: its copies of chunks do not count.
+	maps.DeleteFunc(packs, func(id PackID, _ int64) bool { return !w.s.readOnly && w.s.packs[id] == nil })
+	w.s.mu.Unlock()
 	w.opts.Progress("mark", 0, 0)
 	c, err := w.s.take(ctx, packs, w.live, true)
 	if err != nil {
@@ -248,17 +258,23 @@ func (w *sweep) removeLeftovers() (int, error) {
 	if w.s.writers > 0 {
 		return 0, nil // theirs are not leftovers
 	}
-	dir := filepath.Join(w.s.dir, packsName)
-	_, bytes, err := disk.Temporary(w.s.disk, dir)
-	n := 0
-	if err == nil {
-		w.report.BytesLeftover = bytes
-		n, err = disk.RemoveTemporary(w.s.disk, dir)
+	w.s.configMu.Lock() // nor is the config's, while it is written
+	defer w.s.configMu.Unlock()
+	total := 0
+	for _, name := range []string{packsName, ""} {
+		dir := filepath.Join(w.s.dir, name)
+		_, bytes, err := disk.Temporary(w.s.disk, dir)
+		n := 0
+		if err == nil {
+			n, err = disk.RemoveTemporary(w.s.disk, dir)
+		}
+		if err != nil {
+			return total, fmt.Errorf("store: sweep: %w", err)
+		}
+		total += n
+		w.report.BytesLeftover += bytes
 	}
-	if err != nil {
-		err = fmt.Errorf("store: sweep: %w", err)
-	}
-	return n, err
+	return total, nil
 }
 
 // move copies what is scattered, or lies in packs that are worth rewriting,
@@ -362,7 +378,7 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 		packs = append(packs, candidate{p, n})
 		live += n
 		dead += p.size - n
-		if p.small() {
+		if w.small(p) {
 			small++
 		}
 	}
@@ -373,7 +389,7 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 		// The table and the footer are dead weight that a rewrite cannot drop.
 		overhead := int64(x.p.liveChunks())*(chunker.IDSize+2) + packFooterSize
 		gain := x.p.size - x.live - overhead
-		if (float64(dead) > sweepUnused*float64(live) && gain > x.p.size/100) || (small > smallPacks && x.p.small()) {
+		if (float64(dead) > sweepUnused*float64(live) && gain > x.p.size/100) || (small > smallPacks && w.small(x.p)) {
 			out = append(out, x.p)
 			dead -= x.p.size - x.live
 		}
@@ -385,7 +401,7 @@ func (w *sweep) rewritable(c *census) []*packCensus {
 func (p *packCensus) dead() bool { return !p.keep && p.liveChunks() == 0 }
 
 // small reports whether a pack is far from full, by bytes and by slots.
-func (p *packCensus) small() bool { return p.size < packTarget/2 && p.slots < maxSlots/2 }
+func (w *sweep) small(p *packCensus) bool { return p.size < w.s.packSize/2 && p.slots < maxSlots/2 }
 
 // pinned reports whether a writer needs the pack as it is.
 func (w *sweep) pinned(id PackID) bool {

@@ -239,7 +239,7 @@ func (w *Writer) pack() {
 			p = nil
 		}
 		if err == nil && p == nil {
-			p, err = newPackWriter(w.s.disk, w.s.dir, w.s.config.ChunkSize)
+			p, err = w.s.newPackWriter()
 		}
 		if err == nil {
 			err = p.add(f.codec, f.stored, len(f.raw), f.ids, f.shorts)

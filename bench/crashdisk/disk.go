@@ -104,7 +104,11 @@ func (d *Disk) lookup(name string) *node {
 func (d *Disk) Mkdir(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.begin(Mkdir, name, ""); err != nil {
+	kind := Mkdir
+	if d.lookup(name) != nil {
+		kind = Stat // that it is there is said even on a full disk
+	}
+	if err := d.begin(kind, name, ""); err != nil {
 		return err
 	}
 	if err := os.Mkdir(name, 0o700); err != nil {

@@ -25,7 +25,11 @@ func MakeDir(d Disk, dir string) error {
 	if err != nil {
 		return err
 	}
-	return d.SyncDir(parent)
+	if err := d.SyncDir(parent); err != nil {
+		d.Remove(dir) // or the next one would find it, and take it for granted
+		return err
+	}
+	return nil
 }
 
 // CreateIn makes a new file in dir, and dir too.
