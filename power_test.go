@@ -51,7 +51,7 @@ func TestPowerLoss(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	seeds, stride := 4, 1
 	if !long() {
-		seeds, stride = 1, 16
+		seeds, stride = 1, 32
 	}
 	root, images := t.TempDir(), t.TempDir()
 	d, err := crashdisk.New(root, foreignDir)

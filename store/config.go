@@ -65,7 +65,7 @@ func Init(dir string, c Config, d disk.Disk) (Config, error) {
 		switch name := e.Name(); {
 		case name == configName:
 			return c, fmt.Errorf("store: init %s: %w: it is a store already", dir, ErrExists)
-		case name != packsName && !strings.HasPrefix(name, disk.TempPrefix): // an init that was cut off leaves these
+		case name != packsName && name != configCopy && !strings.HasPrefix(name, disk.TempPrefix): // an init that was cut off leaves these
 			return c, fmt.Errorf("store: init %s: %w: the directory is not empty", dir, ErrExists)
 		}
 	}
