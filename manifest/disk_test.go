@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/arcboxlabs/arcstore/bench/crashdisk"
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
@@ -25,9 +28,22 @@ type lifetime struct {
 	doing     string            // ID of the entry that the step at hand is about
 }
 
-func newLifetime(d *memDisk) *lifetime {
-	return &lifetime{f: &Files{"/store/manifests", d}, c: &Catalogue{"/store/snapshots", d},
-		manifests: map[Digest][]chunker.ID{}, entries: map[string]*Entry{}}
+// newLifetime begins one on a disk in root.
+func newLifetime(t *testing.T, root string) (*lifetime, *crashdisk.Disk) {
+	t.Helper()
+	l := &lifetime{manifests: map[Digest][]chunker.ID{}, entries: map[string]*Entry{}}
+	return l, l.use(t, root)
+}
+
+// use goes on with what is in root.
+func (l *lifetime) use(t *testing.T, root string) *crashdisk.Disk {
+	t.Helper()
+	d, err := crashdisk.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.f, l.c = OpenFiles(filepath.Join(root, "manifests"), d), OpenCatalogue(filepath.Join(root, "snapshots"), d)
+	return d
 }
 
 func (l *lifetime) steps() []func(ctx context.Context) error {
@@ -183,10 +199,14 @@ func TestPowerLoss(t *testing.T) {
 	ctx := context.Background()
 	for at := 1; ; at++ {
 		done := false
-		for seed := range uint64(8) {
-			d := newMemDisk()
-			d.fails = func(op int) bool { return op >= at }
-			l := newLifetime(d)
+		for seed := range uint64(4) {
+			tmp := t.TempDir()
+			before, after := filepath.Join(tmp, "before"), filepath.Join(tmp, "after")
+			if err := errors.Join(os.Mkdir(before, 0o700), os.Mkdir(after, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			l, d := newLifetime(t, before)
+			d.PowerOffAt(at)
 			done = true
 			for _, step := range l.steps() {
 				if err := step(ctx); err != nil {
@@ -194,7 +214,10 @@ func TestPowerLoss(t *testing.T) {
 					break
 				}
 			}
-			l.use(&memDisk{root: d.root.lose(rand.New(rand.NewPCG(seed, uint64(at))))})
+			if err := d.Crash(after, seed+uint64(at)<<8); err != nil {
+				t.Fatal(err)
+			}
+			l.use(t, after)
 			if err := l.check(ctx, true); err != nil {
 				t.Fatalf("power lost at operation %d, seed %d: %v", at, seed, err)
 			}
@@ -219,26 +242,26 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-func (l *lifetime) use(d *memDisk) { l.f.disk, l.c.disk = d, d }
-
 // Each operation in turn fails once: the step says so or does without it, the
 // next try succeeds, and nothing is left behind.
 func TestDiskErrors(t *testing.T) {
 	ctx := context.Background()
 	for at := 1; ; at++ {
-		d := newMemDisk()
-		failed := false
-		d.fails = func(op int) bool {
-			failed = failed || op == at
-			return op == at
-		}
-		l := newLifetime(d)
+		l, d := newLifetime(t, t.TempDir())
+		failed, keeps, sector := false, false, false
+		d.Hook(func(op crashdisk.Op) error {
+			if op.N != at {
+				return nil
+			}
+			failed, keeps, sector = true, op.Kind == crashdisk.Remove, op.Kind == crashdisk.ReadAt
+			return syscall.EIO
+		})
 		for i, step := range l.steps() {
 			err := step(ctx)
-			if err != nil && !errors.Is(err, errDisk) {
+			if err != nil && !errors.Is(err, syscall.EIO) && !(sector && errors.Is(err, ErrCorrupt)) {
 				t.Fatalf("operation %d fails: step %d: %v", at, i, err)
 			}
-			if errors.Is(err, ErrCorrupt) {
+			if errors.Is(err, ErrCorrupt) && !sector { // one that cannot be read is damage
 				t.Fatalf("operation %d fails: step %d takes that for damage: %v", at, i, err)
 			}
 			if err != nil {
@@ -248,7 +271,7 @@ func TestDiskErrors(t *testing.T) {
 				t.Fatalf("operation %d fails: step %d, tried again: %v", at, i, err)
 			}
 		}
-		d.fails = nil
+		d.Hook(nil)
 		if err := l.check(ctx, false); err != nil {
 			t.Fatalf("operation %d fails: %v", at, err)
 		}
@@ -260,7 +283,7 @@ func TestDiskErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !d.keeps && (temporary > 0 || !slices.Equal(left, []string{"s1.json", "s2.json"})) {
+		if !keeps && (temporary > 0 || !slices.Equal(left, []string{"s1.json", "s2.json"})) {
 			t.Fatalf("operation %d fails: %d temporary files are left, and entries %v", at, temporary, left)
 		}
 		if !failed {

@@ -1,13 +1,11 @@
 package manifest
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
@@ -18,7 +16,7 @@ import (
 
 var errDisk = errors.New("simulated failure of the disk")
 
-// memDisk is a disk in memory that fails on demand and loses power.
+// memDisk is a disk in memory, for what is done very often; it fails on demand.
 type memDisk struct {
 	mu   sync.Mutex
 	root *memNode
@@ -26,56 +24,19 @@ type memDisk struct {
 
 	ops   int
 	fails func(op int) bool // nil: never
-	keeps bool              // a removal failed
 }
 
-// memNode is a file or a directory: as it is, and as a loss of power leaves it at least.
+// memNode is a file or a directory.
 type memNode struct {
-	data, synced  []byte
-	live, durable map[string]*memNode // nil for a file
+	data []byte
+	live map[string]*memNode // nil for a file
 }
 
 func newDir() *memNode {
-	return &memNode{live: map[string]*memNode{}, durable: map[string]*memNode{}}
+	return &memNode{live: map[string]*memNode{}}
 }
 
 func newMemDisk() *memDisk { return &memDisk{root: newDir()} }
-
-// lose is what comes up after a loss of power: what was not synced is there,
-// torn or gone, as r decides.
-func (n *memNode) lose(r *rand.Rand) *memNode {
-	if n.live == nil {
-		b := n.synced
-		if !bytes.Equal(n.data, n.synced) {
-			switch b = bytes.Clone(n.data); r.IntN(3) {
-			case 0:
-				b = nil
-			case 1:
-				clear(b[r.IntN(len(b)+1):])
-			}
-		}
-		return &memNode{data: b, synced: b}
-	}
-	names := slices.Collect(maps.Keys(n.live))
-	for name := range n.durable {
-		if n.live[name] == nil {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	left := newDir()
-	for _, name := range names {
-		child := n.live[name]
-		if child != n.durable[name] && r.IntN(2) == 0 {
-			child = n.durable[name]
-		}
-		if child != nil {
-			left.live[name] = child.lose(r)
-		}
-	}
-	left.durable = maps.Clone(left.live)
-	return left
-}
 
 // op counts an operation and says whether it fails.
 func (d *memDisk) op() error {
@@ -173,7 +134,6 @@ func (d *memDisk) Remove(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, err := d.existing(name); err != nil {
-		d.keeps = d.keeps || errors.Is(err, errDisk)
 		return err
 	}
 	dir, base, _, _ := d.find(name)
@@ -184,10 +144,7 @@ func (d *memDisk) Remove(name string) error {
 func (d *memDisk) SyncDir(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n, err := d.existing(name)
-	if err == nil {
-		n.durable = maps.Clone(n.live)
-	}
+	_, err := d.existing(name)
 	return err
 }
 
@@ -255,11 +212,7 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 func (f *memFile) Sync() error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
-	err := f.d.op()
-	if err == nil {
-		f.n.synced = bytes.Clone(f.n.data)
-	}
-	return err
+	return f.d.op()
 }
 
 type memInfo struct {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-const seeds = 200
+const seeds = 80
 
 func newDisk(t *testing.T, foreign ...string) (*Disk, string) {
 	t.Helper()
