@@ -15,7 +15,7 @@ import (
 	"github.com/arcboxlabs/arcstore/chunker"
 )
 
-// spoil flips a bit in the middle of a frame of a pack and returns the chunks that this may cost.
+// spoil flips bits in the middle of a frame of a pack, more than can be flipped back, and returns the chunks that this may cost.
 func spoil(t testing.TB, s *Store, pack PackID, frame int) []chunker.ID {
 	t.Helper()
 	table, err := s.loadTable(pack)
@@ -28,7 +28,7 @@ func spoil(t testing.TB, s *Store, pack PackID, frame int) []chunker.ID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[f.offset+int64(f.stored)/2] ^= 0x10
+	b[f.offset+int64(f.stored)/2] ^= 0x11
 	if err := os.WriteFile(name, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -350,6 +350,60 @@ func TestOtherCopy(t *testing.T) {
 	m.check(t, s, nil)
 	m.check(t, s, first.Packs)
 	m.check(t, s, second.Packs)
+}
+
+// A single flipped bit of a frame costs nothing: it is told, read right, and gone after a sweep.
+func TestFlippedBit(t *testing.T) {
+	ctx := context.Background()
+	rng := rand.New(rand.NewPCG(9, 9))
+	for range 200 {
+		b := make([]byte, 1+rng.IntN(70000))
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		sound, sum := bytes.Clone(b), checksum(b)
+		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+		if !repairBit(b, sum) || !bytes.Equal(b, sound) {
+			t.Fatal("a flipped bit was not found")
+		}
+	}
+	for _, codec := range []string{"lz4", "zstd"} {
+		s := newStore(t, Config{Compression: codec})
+		m := model{}
+		ids, w := put(t, s, m, 0, 500)
+		table, err := s.loadTable(w.Packs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := packPath(s.dir, w.Packs[0])
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range table.frames {
+			b[f.offset+rng.Int64N(int64(f.stored))] ^= 1 << rng.IntN(8)
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.check(t, s, nil)
+		v, err := s.Verify(ctx, VerifyOptions{Data: 100})
+		if err != nil || len(v.Damage) != len(table.frames) || len(v.Damage[0].Chunks) != 0 {
+			t.Errorf("%d of %d frames are damaged, %v", len(v.Damage), len(table.frames), err)
+		}
+		l, _ := live(ids)(ctx)
+		if c, err := s.Census(ctx, l); err != nil || c.Groups[0].Lacks != 0 {
+			t.Errorf("%+v, %v", c, err)
+		}
+		putModel(t, s, m, 0)
+		if _, err := s.Sweep(ctx, live(ids), SweepOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := s.Verify(ctx, VerifyOptions{Data: 100}); err != nil || len(v.Damage) != 0 {
+			t.Errorf("after the sweep: %+v, %v", v, err)
+		}
+		m.check(t, s, nil)
+	}
 }
 
 func TestMark(t *testing.T) {
