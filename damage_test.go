@@ -11,7 +11,7 @@ import (
 	"github.com/arcboxlabs/arcstore/manifest"
 )
 
-// flip flips a bit in the middle of every file that fits.
+// flip flips two bits of a byte of every file that fits: more than is mended.
 func flip(t *testing.T, m *Manager, pattern string, at func(size int) int) {
 	t.Helper()
 	names := glob(t, filepath.Join(m.store.Dir(), pattern))
@@ -23,7 +23,7 @@ func flip(t *testing.T, m *Manager, pattern string, at func(size int) int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b[at(len(b))] ^= 4
+		b[at(len(b))] ^= 5
 		if err := os.WriteFile(name, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
