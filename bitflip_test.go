@@ -176,7 +176,7 @@ func (s *tiny) salvage(t *testing.T, m *Manager, id string) (missing int64) {
 	return missing
 }
 
-// Every bit of a store, flipped: the file is named, and just those snapshots that need it; nothing wrong is ever read;
+// Every bit of a store, flipped, now and then with another: the file is named, and just those snapshots that need it; nothing wrong is ever read;
 // all others restore; the damaged ones do as far as it goes; and taking a snapshot again heals.
 func TestEveryBit(t *testing.T) {
 	ctx := context.Background()
@@ -193,27 +193,36 @@ func TestEveryBit(t *testing.T) {
 	if os.Getenv("ARCSTORE_TEST_LONG") != "" {
 		stride, healed = 1, 200
 	}
-	bits, flips, heals := 0, 0, 0
+	bits, flips, heals, mended := 0, 0, 0, 0
 	for _, name := range slices.Sorted(maps.Keys(s.files)) {
 		sound := s.files[name]
 		bits += len(sound) * 8
 		for bit := rng.IntN(stride); bit < len(sound)*8; bit += 1 + rng.IntN(2*stride-1) {
-			b := bytes.Clone(sound)
-			b[bit/8] ^= 1 << (bit % 8)
-			s.write(t, name, b)
-			flips++
-			broken := s.flipped(t, name)
-			if !t.Failed() && rng.IntN(healed) == 0 {
-				heals++
-				s.heal(t, ctx, name, broken)
+			// A frame is mended where one bit is flipped; so now and then it is two.
+			for flipped := range 1 + rng.IntN(3)/2 {
+				b := bytes.Clone(sound)
+				for i := range flipped + 1 {
+					b[bit/8] ^= 1 << ((bit + 3*i) % 8)
+				}
+				s.write(t, name, b)
+				flips++
+				broken := s.flipped(t, name)
+				if len(broken) == 0 && strings.HasPrefix(name, "packs") {
+					mended++
+				}
+				if !t.Failed() && rng.IntN(healed) == 0 {
+					heals++
+					s.heal(t, ctx, name, broken)
+				}
+				if t.Failed() {
+					t.Fatalf("bit %d of byte %d of %s, and %d more (ARCSTORE_TEST_SEED=%d)", bit%8, bit/8, name, flipped, seed)
+				}
+				s.reset(t)
 			}
-			if t.Failed() {
-				t.Fatalf("bit %d of byte %d of %s (ARCSTORE_TEST_SEED=%d)", bit%8, bit/8, name, seed)
-			}
-			s.reset(t)
 		}
 	}
-	t.Logf("%d of %d bits in %d files flipped, %d times healed; ARCSTORE_TEST_SEED=%d", flips, bits, len(s.files), heals, seed)
+	t.Logf("%d of %d bits in %d files flipped, %d of them in packs without a loss, %d times healed; ARCSTORE_TEST_SEED=%d",
+		flips, bits, len(s.files), mended, heals, seed)
 }
 
 // flipped checks a store with damage in one file and returns the snapshots that it breaks.
@@ -303,7 +312,13 @@ func (s *tiny) heal(t *testing.T, ctx context.Context, name string, broken map[s
 		t.Fatalf("gc: %v", err)
 	}
 	report, err := m.Verify(ctx, &VerifyOptions{Data: true})
-	if err != nil || len(report.Damage) > 0 {
-		t.Errorf("after gc: %+v, %v", report, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range report.Damage {
+		// A page table that newer ones outweigh stays for as long as they need the rest of its file.
+		if len(d.Snapshots) > 0 || !strings.HasPrefix(d.What, "manifests/") || strings.Contains(d.Why, "header") {
+			t.Errorf("after gc: %+v", d)
+		}
 	}
 }

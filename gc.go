@@ -204,7 +204,12 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 			return err
 		}
 		for _, layer := range t.Layers() {
-			needed[layer] = true
+			if !needed[layer] || layer == d {
+				needed[layer] = true
+				if !dryRun {
+					m.manifests.Mend(ctx, layer) // what cannot be mended stays as it is
+				}
+			}
 		}
 		if _, err := t.Broken(); err != nil {
 			keepAll = true

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // Verify reads the whole of one manifest's file, though not its ancestors',
@@ -40,6 +43,33 @@ func (f *Files) Verify(ctx context.Context, d Digest) error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// Mend writes a manifest's file anew if its header, which says nothing that is
+// not known, is all that is damaged of it.
+func (f *Files) Mend(ctx context.Context, d Digest) error {
+	l, err := f.openLayer(d)
+	if err != nil {
+		return err
+	}
+	defer l.f.Close()
+	header := make([]byte, headerSize)
+	if err := l.readAt(header, 0); err != nil || bytes.Equal(header, encodeHeader()) {
+		return err
+	}
+	info, err := l.f.Stat()
+	if err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	b := make([]byte, info.Size())
+	if err := l.readAt(b, 0); err != nil {
+		return err
+	}
+	copy(b, encodeHeader())
+	if err := disk.WriteFile(f.disk, f.path(d), b, true); err != nil {
+		return fmt.Errorf("manifest: mend %s: %w", d, err)
 	}
 	return nil
 }

@@ -80,9 +80,10 @@ func (d *damage) load() {
 		}
 		if m, err := d.read(id); err == nil {
 			on[id] = true
-			if !m.equal(d.marks[id]) {
-				d.marks[id] = m
+			if old := d.marks[id]; old != nil && !d.kept[id] {
+				m = old.join(m) // what could not be written down is known all the same
 			}
+			d.marks[id] = m
 		}
 	}
 	for id := range d.marks {

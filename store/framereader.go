@@ -84,10 +84,14 @@ func readFrames(r io.ReaderAt, frames []frame, b []byte) error {
 }
 
 // decode decompresses one frame. If the frame is damaged it says why, and
-// returns what may be of use all the same: nobody believes a chunk that does not hash to its ID.
+// returns what may be of use all the same: nobody believes a chunk that does not hash to its ID. A single flipped bit of
+// stored it flips back.
 func (r *frameReader) decode(t *table, f *frame, stored []byte) (raw []byte, why *CorruptError) {
 	if checksum(stored) != f.crc {
 		why = &CorruptError{Pack: t.pack, Offset: f.offset, Why: "frame has a wrong checksum"}
+		if repairBit(stored, f.crc) {
+			why.Why = "frame has a flipped bit"
+		}
 	}
 	if cap(r.raw) < int(f.raw) {
 		r.raw = make([]byte, max(int(f.raw), frameTarget))

@@ -374,13 +374,13 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[5000] ^= 4
+	b[5000] ^= 5
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	v, err = s.Verify(ctx, VerifyOptions{Data: 100})
 	if err != nil || len(v.Damage) != 1 || !errors.Is(v.Damage[0].Err, ErrCorrupt) || len(v.Damage[0].Chunks) == 0 {
-		t.Fatalf("a flipped bit: %+v, %v", v, err)
+		t.Fatalf("two flipped bits: %+v, %v", v, err)
 	}
 	l, _ := live(ids[:10], ids[200:])(ctx)
 	l2, _ := live(v.Damage[0].Chunks, ids[290:])(ctx)

@@ -62,7 +62,13 @@ func (s *Store) Verify(ctx context.Context, opts VerifyOptions) (*Verified, erro
 	}
 	s.damage.load()
 	if opts.Packs != nil {
-		maps.DeleteFunc(sizes, func(id PackID, _ int64) bool { return !slices.Contains(opts.Packs, id) })
+		all := sizes
+		sizes = make(map[PackID]int64, len(opts.Packs))
+		for _, id := range opts.Packs {
+			if size, ok := all[id]; ok {
+				sizes[id] = size
+			}
+		}
 	}
 	r := &verifyRun{s: s, sizes: sizes, v: &Verified{}, turns: loadTurns(s.disk, s.dir), progress: opts.Progress}
 	r.read = r.turns.choose(sizes, opts.Data)

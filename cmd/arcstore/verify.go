@@ -26,7 +26,7 @@ of it was.
 It needs no lock and works beside a process that uses the store. It remembers what it
 finds: the next create that meets a damaged chunk stores it anew, and a snapshot that lacks
 something is listed as invalid until it is whole again. Damage that affects no snapshot,
-such as that of a chunk stored anew, is damage found until gc drops it.`,
+such as that of a chunk stored anew, is damage found until gc drops or mends it.`,
 		Example: `  arcstore verify
   arcstore verify web-1@latest --data
   arcstore verify --data=10%`,
