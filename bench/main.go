@@ -69,6 +69,7 @@ var steps = []struct {
 	run  func(*bench) error
 }{
 	{"speed", (*bench).speed},
+	{"sync", (*bench).sync},
 	{"bytes", (*bench).bytes},
 	{"memory", (*bench).memory},
 	{"chain", (*bench).chainStep},

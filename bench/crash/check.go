@@ -115,6 +115,9 @@ func (h *harness) checkSize(ctx context.Context) error {
 	if _, err := m.GC(ctx, nil); err != nil {
 		return err
 	}
+	if err := h.compareRestored(ctx, m); err != nil {
+		return err
+	}
 	codec := m.Compression()
 	if err := m.Close(); err != nil {
 		return err
@@ -130,6 +133,34 @@ func (h *harness) checkSize(ctx context.Context) error {
 	}
 	if limit := need + need/20 + spare; size > limit {
 		return fmt.Errorf("after gc the store takes %d bytes (its codec is %s), a fresh one with the same %d snapshots %d", size, codec, len(h.snapshots), need)
+	}
+	return nil
+}
+
+// compareRestored restores a snapshot over whatever an earlier, perhaps killed, restore left there.
+func (h *harness) compareRestored(ctx context.Context, m *arcstore.Manager) error {
+	if len(h.snapshots) == 0 {
+		return nil
+	}
+	s := h.snapshots[h.r.IntN(len(h.snapshots))]
+	dir := filepath.Join(h.dir, restoredName)
+	if _, err := m.Restore(ctx, s.id, dir, &arcstore.RestoreOptions{Force: true}); err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Join(dir, manifest.MemoryStream))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != s.memory.Size() {
+		return fmt.Errorf("snapshot %s was restored to %d bytes and should have %d", s.id, info.Size(), s.memory.Size())
+	}
+	if err := s.memory.compare(f); err != nil {
+		return fmt.Errorf("snapshot %s, restored: %w", s.id, err)
 	}
 	return nil
 }

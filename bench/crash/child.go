@@ -26,12 +26,16 @@ const (
 	opRestore  = "restore"
 )
 
+// restoredName is the folder, beside the store, that restores go to.
+const restoredName = "restored"
+
 // generationLabel is the label that says which of the model's memories a snapshot should hold.
 const generationLabel = "generation"
 
 // An order is what a child process does to the store until it is killed.
 type order struct {
 	Op         string
+	Kind       string `json:",omitempty"` // of create
 	Store      string
 	Scratch    string
 	Target     string   `json:",omitempty"`
@@ -44,8 +48,17 @@ type order struct {
 	Codec      string   `json:",omitempty"`
 }
 
+// kind tells operations apart that take a different time.
+func (o *order) kind() string {
+	if o.Kind == "" {
+		return o.Op
+	}
+	return o.Op + " " + o.Kind
+}
+
 // A child tells its parent, on stdout and a line each, what it is at
-// ("phase P"), that it has stored a snapshot ("ready ID"), and that it is done ("done").
+// ("phase P"), that it has stored a snapshot ("ready ID"), that the operation
+// returned and so must last ("returned"), and that the store is closed ("done").
 func runChild(text string, stdout io.Writer) error {
 	var o order
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
@@ -94,11 +107,14 @@ func runChild(text string, stdout io.Writer) error {
 	case opCompress:
 		err = m.SetCompression(ctx, o.Codec)
 	case opRestore:
-		_, err = m.Restore(ctx, o.IDs[0], filepath.Join(o.Scratch, "restored"), &arcstore.RestoreOptions{Force: true, Progress: progress})
+		_, err = m.Restore(ctx, o.IDs[0], filepath.Join(o.Scratch, restoredName), &arcstore.RestoreOptions{Force: true, Progress: progress})
 	default:
 		err = fmt.Errorf("no operation %q", o.Op)
 	}
-	fmt.Fprintln(stdout, "phase close")
+	if err == nil {
+		fmt.Fprintln(stdout, "returned")
+	}
+	phase("close")
 	if err := errors.Join(err, m.Close()); err != nil {
 		return err
 	}

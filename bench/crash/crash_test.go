@@ -21,7 +21,7 @@ func TestKills(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), program, "-kills", "15", "-size", "32", "-seed", strconv.FormatUint(*seed, 10)).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), program, "-kills", "12", "-size", "24", "-seed", strconv.FormatUint(*seed, 10)).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

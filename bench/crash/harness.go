@@ -37,9 +37,10 @@ type harness struct {
 	snapshots  []snapshot        // reported ready and not deleted, oldest first
 	memories   map[string]memory // what each target holds now
 	generation int
-	took       map[string]time.Duration // by operation, the mean of late
+	took       map[string]time.Duration // by kind of operation, the mean of late
+	plain      bool                     // this store keeps to one codec
 
-	killed map[string]int // by operation and phase
+	killed map[string]int // by kind of operation and phase
 	ended  int            // children that were done before they could be killed
 	checks int            // comparisons with a fresh store
 }
@@ -56,6 +57,7 @@ func (h *harness) begin() error {
 		return err
 	}
 	h.snapshots, h.memories = nil, make(map[string]memory)
+	h.plain = !h.plain
 	return arcstore.Init(h.store, nil)
 }
 
@@ -115,7 +117,7 @@ func (h *harness) choose() (order, error) {
 			o.Op = opGC
 		case p < 90:
 			o.Op = opReindex
-		case p < 93:
+		case p < 93 && !h.plain:
 			o.Op = opCompress
 		default:
 			o.Op = opRestore
@@ -143,19 +145,24 @@ func (h *harness) choose() (order, error) {
 func (h *harness) chooseCreate(o order) (order, error) {
 	o.Target = "vm-" + strconv.Itoa(h.r.IntN(3))
 	now, dirty := h.memories[o.Target], []byte(nil)
-	if now == nil {
-		now = newMemory(h.r, h.pages)
-		if len(h.snapshots) > 0 && h.r.IntN(2) == 0 { // a clone
-			from := h.snapshots[h.r.IntN(len(h.snapshots))]
-			now, o.Parent = from.memory, from.id
+	switch {
+	case len(h.snapshots) > 0 && (now == nil && h.r.IntN(2) == 0 || h.r.IntN(10) == 0): // a clone, as it was or after a while
+		from := h.snapshots[h.r.IntN(len(h.snapshots))]
+		o.Parent, o.Kind = from.id, "clone"
+		if now = from.memory; h.r.IntN(2) == 0 {
+			now, o.Dirty = now.change(h.r)
 		}
-	} else {
+	case now == nil:
+		now = newMemory(h.r, h.pages/2+h.r.IntN(h.pages*5/6+1))
+		o.Kind = "first"
+	default:
+		o.Kind = "next"
 		now, dirty = now.change(h.r)
 		// A bitmap is right only against the snapshot that was there when it was begun.
 		if last := h.latest(o.Target); last != nil && h.r.IntN(3) == 0 && sameMemory(last.memory, h.memories[o.Target]) {
-			o.Parent, o.Dirty = last.id, dirty
+			o.Parent, o.Dirty, o.Kind = last.id, dirty, "bitmap"
 		} else if h.r.IntN(8) == 0 {
-			o.Parent = arcstore.ParentNone
+			o.Parent, o.Kind = arcstore.ParentNone, "full"
 		}
 	}
 	h.memories[o.Target] = now
@@ -199,10 +206,15 @@ func (h *harness) operate(ctx context.Context, o order) (killed bool, err error)
 	if err := cmd.Start(); err != nil {
 		return false, err
 	}
-	// Kills spread over the whole of the operation. Every third child may
-	// live, so that the store grows old, and the first of a kind does, to tell how long that takes.
-	if took := h.took[o.Op]; took > 0 && h.r.IntN(3) > 0 {
-		timer := time.AfterFunc(time.Duration(h.r.Int64N(int64(took*11/10))), func() { cmd.Process.Kill() })
+	// Kills spread over the whole of the operation, and a few come at its very
+	// beginning. Every third child may live, so that the store grows old, and
+	// the first of a kind does, to tell how long that takes.
+	if took := h.took[o.kind()]; took > 0 && h.r.IntN(3) > 0 {
+		span := took * 11 / 10
+		if h.r.IntN(12) == 0 {
+			span = took / 10
+		}
+		timer := time.AfterFunc(time.Duration(h.r.Int64N(int64(span)+1)), func() { cmd.Process.Kill() })
 		defer timer.Stop()
 	}
 	phase, done := "start", false
@@ -217,6 +229,8 @@ func (h *harness) operate(ctx context.Context, o order) (killed bool, err error)
 				return false, err
 			}
 			h.snapshots = append(h.snapshots, snapshot{id: rest, target: o.Target, memory: h.keep(o.Target, memory)})
+		case "returned":
+			h.settle(o)
 		case "done":
 			done = true
 		}
@@ -226,14 +240,13 @@ func (h *harness) operate(ctx context.Context, o order) (killed bool, err error)
 	switch {
 	case errors.As(err, &exit) && !exit.Exited():
 		if !done {
-			h.killed[o.Op+" / "+phase]++
+			h.killed[o.kind()+" / "+phase]++
 		}
 	case err != nil:
 		return false, fmt.Errorf("child: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	if done {
-		h.learn(o.Op, time.Since(start))
-		h.settle(o)
+		h.learn(o.kind(), time.Since(start))
 	}
 	return !done, ctx.Err()
 }
@@ -246,15 +259,16 @@ func (h *harness) keep(target string, m memory) memory {
 	return m
 }
 
-// learn keeps how long an operation takes.
-func (h *harness) learn(op string, took time.Duration) {
-	if mean := h.took[op]; mean > 0 {
+// learn keeps how long a kind of operation takes.
+func (h *harness) learn(kind string, took time.Duration) {
+	if mean := h.took[kind]; mean > 0 {
 		took = (3*mean + took) / 4
 	}
-	h.took[op] = took
+	h.took[kind] = took
 }
 
-// settle takes what a child that was done has deleted out of the model.
+// settle takes what an operation that returned has deleted out of the model:
+// from then on it must not come back.
 func (h *harness) settle(o order) {
 	gone := make(map[string]bool)
 	switch o.Op {

@@ -22,7 +22,7 @@ func main() {
 	childMain()
 	kills := flag.Int("kills", 500, "how many processes to kill")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "seed of everything but the operating system's timing")
-	mib := flag.Int("size", 48, "size of a guest's memory, in MiB")
+	mib := flag.Int("size", 48, "mean size of a guest's memory, in MiB; they have from half to four thirds of it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

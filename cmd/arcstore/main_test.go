@@ -26,7 +26,7 @@ const raceVariable, raceOptions = "GORACE", "atexit_sleep_ms=10"
 
 func TestMain(m *testing.M) {
 	os.Setenv(raceVariable, raceOptions)
-	testscript.Main(m, map[string]func(){"arcstore": main})
+	testscript.Main(m, map[string]func(){"arcstore": main, writerProgram: writerMain})
 }
 
 func TestScripts(t *testing.T) {
