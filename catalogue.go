@@ -119,6 +119,9 @@ func (m *Manager) Delete(ctx context.Context, refs ...string) ([]*Snapshot, erro
 		if IsCorrupt(err) && manifest.ValidID(ref) == nil {
 			e, err = &Snapshot{ID: ref, State: manifest.Invalid}, nil // its entry is what is damaged
 		}
+		if errors.Is(err, ErrNotFound) {
+			err = errors.Join(err, m.catalogue.Sync()) // a deletion that failed before may not be durable yet
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -161,6 +164,11 @@ func (m *Manager) Prune(ctx context.Context, keep Retention, opts *PruneOptions)
 	}
 	// Of what cannot be read, nobody knows whether it is to be kept.
 	entries = slices.DeleteFunc(entries, func(e *Snapshot) bool { return e.TargetID == "" })
+	if !opts.DryRun {
+		if err := m.catalogue.Sync(); err != nil { // as in Delete
+			return nil, err
+		}
+	}
 	decisions, err := keep.Plan(entries)
 	if err != nil {
 		return nil, err

@@ -131,10 +131,7 @@ func TestDiskFailures(t *testing.T) {
 	ctx := context.Background()
 	seed := testSeed(t)
 	r := rand.New(rand.NewPCG(seed, 2))
-	stride := 1
-	if !long() {
-		stride = 600
-	}
+	stride := strideOf(600)
 	// Most operations list one of the 256 directories of packs.
 	listings := 16
 	work := make(chan *failure)
@@ -222,10 +219,7 @@ func TestReadFailures(t *testing.T) {
 			t.Fatalf("%s: %v", s.name, err)
 		}
 	}
-	stride := 1
-	if !long() {
-		stride = 20
-	}
+	stride := strideOf(20)
 	tried := 0
 	calls := map[string]func() error{
 		"verify": func() error {

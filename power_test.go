@@ -22,7 +22,13 @@ const (
 	seedVariable = "ARCSTORE_TEST_SEED"
 )
 
-func long() bool { return os.Getenv(longVariable) != "" }
+// strideOf says that one point in so many is tried: in the long form, one in as many as the variable says.
+func strideOf(short int) int {
+	if n, err := strconv.Atoi(os.Getenv(longVariable)); err == nil && n > 0 {
+		return n
+	}
+	return short
+}
 
 // testSeed is another one each time, unless it is given; it is printed when the test fails.
 func testSeed(t *testing.T) uint64 {
@@ -49,9 +55,10 @@ const foreignDir = "badger"
 func TestPowerLoss(t *testing.T) {
 	seed := testSeed(t)
 	r := rand.New(rand.NewPCG(seed, 1))
-	seeds, stride := 4, 1
-	if !long() {
-		seeds, stride = 1, 32
+	const short = 32
+	seeds, stride := 4, strideOf(short)
+	if stride == short {
+		seeds = 1
 	}
 	root, images := t.TempDir(), t.TempDir()
 	d, err := crashdisk.New(root, foreignDir)

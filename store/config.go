@@ -89,7 +89,11 @@ func Init(dir string, c Config, d disk.Disk) (Config, error) {
 		return c, fmt.Errorf("store: init: %w", err)
 	}
 	// config.json comes last: a directory without it is no store.
-	return c, writeConfig(d, dir, c)
+	if err := writeConfig(d, dir, c); err != nil {
+		d.Remove(filepath.Join(dir, configName)) // or the next init would find a store
+		return c, err
+	}
+	return c, nil
 }
 
 // writeConfig writes the copy first: there is always one that is whole.
