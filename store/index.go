@@ -66,6 +66,9 @@ var (
 // is an empty index, to be filled again.
 func openIndex(d disk.Disk, dir string) (*index, error) {
 	x := &index{disk: d, dir: dir, numbers: make(map[PackID]uint32)}
+	if _, err := disk.RemoveTemporary(d, dir); err != nil {
+		return nil, fmt.Errorf("store: open index: %w", err)
+	}
 	b, err := disk.ReadFile(d, filepath.Join(dir, summaryName), maxSummary)
 	if err == nil {
 		err = x.decodeSummary(b)

@@ -248,17 +248,27 @@ func (w *sweep) removeLeftovers() (int, error) {
 	if w.s.writers > 0 {
 		return 0, nil // theirs are not leftovers
 	}
-	dir := filepath.Join(w.s.dir, packsName)
-	_, bytes, err := disk.Temporary(w.s.disk, dir)
-	n := 0
-	if err == nil {
-		w.report.BytesLeftover = bytes
-		n, err = disk.RemoveTemporary(w.s.disk, dir)
+	w.s.configMu.Lock() // nor is the config's, while it is written
+	defer w.s.configMu.Unlock()
+	total := 0
+	for _, dir := range w.s.leftoverDirs() {
+		_, bytes, err := disk.Temporary(w.s.disk, dir)
+		n := 0
+		if err == nil {
+			n, err = disk.RemoveTemporary(w.s.disk, dir)
+		}
+		if err != nil {
+			return total, fmt.Errorf("store: sweep: %w", err)
+		}
+		total += n
+		w.report.BytesLeftover += bytes
 	}
-	if err != nil {
-		err = fmt.Errorf("store: sweep: %w", err)
-	}
-	return n, err
+	return total, nil
+}
+
+// leftoverDirs returns where writers that died may have left temporary files.
+func (s *Store) leftoverDirs() []string {
+	return []string{s.dir, filepath.Join(s.dir, packsName), s.damage.dir}
 }
 
 // move copies what is scattered, or lies in packs that are worth rewriting,
