@@ -18,6 +18,7 @@ import (
 
 	"github.com/arcboxlabs/arcstore"
 	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 var simulationSeed = flag.Uint64("simulation.seed", uint64(time.Now().UnixNano()), "seed of what the simulation does, but not of when")
@@ -60,6 +61,24 @@ func (m simMemory) change(r *rand.Rand) simMemory {
 	}
 	return next
 }
+
+// unsynced is a disk that is never told to sync: races do not wait for that, and
+// the simulation gets to many times as many.
+type unsynced struct{ disk.Disk }
+
+func (unsynced) SyncDir(string) error { return nil }
+
+func (d unsynced) Create(dir string) (disk.File, error) {
+	f, err := d.Disk.Create(dir)
+	return unsyncedFile{f}, err
+}
+
+type unsyncedFile struct{ disk.File }
+
+func (unsyncedFile) Sync() error { return nil }
+
+// errIdle is a turn in which there was nothing to do.
+var errIdle = errors.New("nothing to do")
 
 // simulation runs everything at once in one process against a model.
 type simulation struct {
@@ -163,7 +182,7 @@ func (s *simulation) drop(ids ...string) {
 func (s *simulation) delete(ctx context.Context, r *rand.Rand) error {
 	id, _ := s.pick(r)
 	if id == "" {
-		return nil
+		return errIdle
 	}
 	s.drop(id)
 	if _, err := s.m.Delete(ctx, id); err != nil && !errors.Is(err, arcstore.ErrNotFound) {
@@ -239,7 +258,7 @@ func TestSimulation(t *testing.T) {
 	if err := arcstore.Init(dir, nil); err != nil {
 		t.Fatal(err)
 	}
-	m, err := arcstore.Open(t.Context(), dir, nil)
+	m, err := arcstore.OpenOnDisk(t.Context(), unsynced{disk.OS}, dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +272,12 @@ func TestSimulation(t *testing.T) {
 		r := rand.New(rand.NewPCG(*simulationSeed, actors))
 		group.Go(func() {
 			for time.Now().Before(end) && !t.Failed() {
-				if err := act(t.Context(), r); err != nil {
+				err := act(t.Context(), r)
+				if errors.Is(err, errIdle) {
+					time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
+					continue
+				}
+				if err != nil {
 					t.Errorf("-simulation.seed %d: %v", *simulationSeed, err)
 				}
 				s.ops[op].Add(1)
@@ -272,8 +296,7 @@ func TestSimulation(t *testing.T) {
 		actor(simRestore, func(ctx context.Context, r *rand.Rand) error {
 			id, memory := s.pick(r)
 			if id == "" {
-				time.Sleep(time.Millisecond)
-				return nil
+				return errIdle
 			}
 			return s.restore(ctx, id, memory)
 		})
@@ -283,8 +306,7 @@ func TestSimulation(t *testing.T) {
 		few := len(s.live) < 10
 		s.mu.Unlock()
 		if few {
-			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
-			return nil
+			return errIdle
 		}
 		return s.delete(ctx, r)
 	})
@@ -339,7 +361,7 @@ func TestCreateBesideGC(t *testing.T) {
 	if err := arcstore.Init(dir, nil); err != nil {
 		t.Fatal(err)
 	}
-	m, err := arcstore.Open(t.Context(), dir, nil)
+	m, err := arcstore.OpenOnDisk(t.Context(), unsynced{disk.OS}, dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

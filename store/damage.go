@@ -129,7 +129,7 @@ func (d *damage) put(id PackID, m *mark) error {
 	d.marks[id] = m
 	d.kept[id] = false
 	d.changed()
-	if err := disk.WriteFile(d.disk, d.path(id), m.encode(), true); err != nil {
+	if err := writeNote(d.disk, d.path(id), m.encode()); err != nil {
 		return fmt.Errorf("store: note damage: %w", err)
 	}
 	d.kept[id] = true

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 
 	"github.com/arcboxlabs/arcstore/chunker"
@@ -29,9 +28,15 @@ func (w *sweep) dryRun(ctx context.Context, c *census) error {
 	}
 	count()
 	w.report.ChunksMoved, w.report.BytesRewritten, w.report.PacksWritten = e.chunks, e.bytes(), e.packs
-	var err error
-	w.report.Leftovers, w.report.BytesLeftover, err = disk.Temporary(w.s.disk, filepath.Join(w.s.dir, packsName))
-	return err
+	for _, dir := range w.s.leftoverDirs() {
+		n, bytes, err := disk.Temporary(w.s.disk, dir)
+		if err != nil {
+			return err
+		}
+		w.report.Leftovers += n
+		w.report.BytesLeftover += bytes
+	}
+	return nil
 }
 
 // estimate is where a dry run moves chunks: it counts what a writer would write.

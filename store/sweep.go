@@ -222,8 +222,7 @@ func (w *sweep) removeLeftovers() (int, error) {
 	w.s.configMu.Lock() // nor is the config's, while it is written
 	defer w.s.configMu.Unlock()
 	total := 0
-	for _, name := range []string{packsName, ""} {
-		dir := filepath.Join(w.s.dir, name)
+	for _, dir := range w.s.leftoverDirs() {
 		_, bytes, err := disk.Temporary(w.s.disk, dir)
 		n := 0
 		if err == nil {
@@ -236,6 +235,11 @@ func (w *sweep) removeLeftovers() (int, error) {
 		w.report.BytesLeftover += bytes
 	}
 	return total, nil
+}
+
+// leftoverDirs returns where writers that died may have left temporary files.
+func (s *Store) leftoverDirs() []string {
+	return []string{s.dir, filepath.Join(s.dir, packsName), s.damage.dir}
 }
 
 // move copies what is scattered, or lies in packs that are worth rewriting,

@@ -137,7 +137,7 @@ func (t turns) save(d disk.Disk, dir string, packs map[PackID]int64) error {
 	if packs != nil {
 		maps.DeleteFunc(t, func(id PackID, _ turn) bool { _, ok := packs[id]; return !ok })
 	}
-	if err := disk.WriteFile(d, filepath.Join(dir, turnsName), t.encode(), true); err != nil {
+	if err := writeNote(d, filepath.Join(dir, turnsName), t.encode()); err != nil {
 		return fmt.Errorf("store: note what was verified: %w", err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/arcboxlabs/arcstore"
 	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/store"
 )
 
 // check opens the store after the child of o was killed, and compares it with the model.
@@ -198,16 +199,13 @@ func diskSize(dir string) (int64, error) {
 			return err
 		}
 		if d.IsDir() {
-			if d.Name() == "index" { // derived
-				return fs.SkipDir
-			}
 			return nil
 		}
 		if strings.HasPrefix(d.Name(), ".tmp-") || strings.HasSuffix(d.Name(), ".pending") {
 			return fmt.Errorf("gc left %s", name)
 		}
 		info, err := d.Info()
-		if err == nil {
+		if derived := strings.HasPrefix(name, filepath.Join(dir, store.IndexDir)+string(filepath.Separator)); err == nil && !derived {
 			sum += info.Size()
 		}
 		return err

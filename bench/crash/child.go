@@ -24,6 +24,7 @@ const (
 	opReindex  = "reindex"
 	opCompress = "compression"
 	opRestore  = "restore"
+	opVerify   = "verify"
 )
 
 // restoredName is the folder, beside the store, that restores go to.
@@ -108,6 +109,8 @@ func runChild(text string, stdout io.Writer) error {
 		err = m.SetCompression(ctx, o.Codec)
 	case opRestore:
 		_, err = m.Restore(ctx, o.IDs[0], filepath.Join(o.Scratch, restoredName), &arcstore.RestoreOptions{Force: true, Progress: progress})
+	case opVerify:
+		_, err = m.Verify(ctx, &arcstore.VerifyOptions{Data: true, Progress: progress})
 	default:
 		err = fmt.Errorf("no operation %q", o.Op)
 	}

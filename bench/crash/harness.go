@@ -119,6 +119,8 @@ func (h *harness) choose() (order, error) {
 			o.Op = opReindex
 		case p < 93 && !h.plain:
 			o.Op = opCompress
+		case p < 96:
+			o.Op = opVerify
 		default:
 			o.Op = opRestore
 		}

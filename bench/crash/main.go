@@ -1,6 +1,6 @@
 // Command crash kills arcstore at random moments and checks that nothing is lost.
 //
-// Child processes create, delete, prune, collect, reindex and restore in one
+// Child processes create, delete, prune, collect, reindex, verify and restore in one
 // store and are killed with SIGKILL while they are at it. After each kill the
 // store is opened and compared, byte by byte, with a model that lives outside of it.
 //

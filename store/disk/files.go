@@ -110,7 +110,7 @@ func ReadFile(d Disk, name string, limit int64) ([]byte, error) {
 func RemoveTemporary(d Disk, dir string) (int, error) {
 	names, err := temporary(d, dir)
 	for n, name := range names {
-		if err := d.Remove(name); err != nil {
+		if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // its writer was not dead
 			return n, err
 		}
 	}
