@@ -99,7 +99,7 @@ func decodeFooter(b []byte, size int64) (packFooter, error) {
 	}
 	f.tableOffset, f.tableLength = int64(le.Uint64(b)), int64(le.Uint64(b[8:]))
 	copy(f.id[:], b[16:48])
-	if f.tableOffset < packHeaderSize || f.tableLength < tableHeaderSize ||
+	if f.tableOffset < packHeaderSize || f.tableLength < tableHeaderSize || f.tableLength > maxTable ||
 		f.tableLength > size || f.tableOffset != size-packFooterSize-f.tableLength {
 		return f, errors.New("footer does not fit the file's size")
 	}

@@ -22,6 +22,9 @@ const (
 	tableHeaderSize = 32
 	frameEntrySize  = 16
 	shortEntrySize  = 8
+
+	// maxTable is the length of the longest table, in bytes.
+	maxTable = tableHeaderSize + maxSlots*(frameEntrySize+chunker.IDSize+shortEntrySize)
 )
 
 // PackID names a pack: the BLAKE3-256 of its chunk table.
