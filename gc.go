@@ -234,7 +234,15 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 			}
 		}
 	}
-	if !m.idle() {
+	return m.removeLeftovers(dryRun, report)
+}
+
+// removeLeftovers removes the temporary files of creates that died, while
+// none is running: mu keeps one from beginning.
+func (m *Manager) removeLeftovers(dryRun bool, report *GCReport) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.running) > 0 {
 		return nil
 	}
 	for _, where := range []leftovers{m.manifests, m.catalogue} {
@@ -255,11 +263,4 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 type leftovers interface {
 	Temporary() (n int, bytes int64, err error)
 	RemoveTemporary() (int, error)
-}
-
-// idle reports whether no create is running, so that temporary files are leftovers.
-func (m *Manager) idle() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.running) == 0
 }
