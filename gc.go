@@ -81,6 +81,11 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 	}
 	start := time.Now()
 	report := &GCReport{DryRun: opts.DryRun}
+	if !opts.DryRun {
+		if err := m.dropUnfinished(ctx); err != nil {
+			return nil, fmt.Errorf("arcstore: gc: %w", err)
+		}
+	}
 	var r *roots
 	swept, err := m.store.Sweep(ctx, func(ctx context.Context) (store.Live, error) {
 		var err error
