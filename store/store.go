@@ -376,7 +376,7 @@ func (s *Store) flushIndex() error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	s.mu.Lock()
-	tables := s.outside[:len(s.outside):len(s.outside)]
+	tables := slices.Clone(s.outside) // a sweep takes out of it meanwhile what it deletes
 	s.mu.Unlock()
 	if len(tables) == 0 {
 		return nil
@@ -388,8 +388,12 @@ func (s *Store) flushIndex() error {
 		_, err := s.rebuildIndex(context.Background())
 		return err
 	}
+	covered := make(map[PackID]bool, len(tables))
+	for _, t := range tables {
+		covered[t.pack] = true
+	}
 	s.mu.Lock()
-	s.setOutside(slices.Clone(s.outside[len(tables):]))
+	s.setOutside(slices.DeleteFunc(s.outside, func(t *table) bool { return covered[t.pack] }))
 	if s.near.len() > locatorChunks {
 		s.resetNear()
 	}
