@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/manifest"
@@ -82,6 +81,11 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 	}
 	start := time.Now()
 	report := &GCReport{DryRun: opts.DryRun}
+	if !opts.DryRun {
+		if err := m.dropUnfinished(ctx); err != nil {
+			return nil, fmt.Errorf("arcstore: gc: %w", err)
+		}
+	}
 	var r *roots
 	swept, err := m.store.Sweep(ctx, func(ctx context.Context) (store.Live, error) {
 		var err error
@@ -112,7 +116,7 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 	report.ChunksLive = swept.Live
 	report.PacksDeleted, report.PacksWritten = swept.PacksDeleted, swept.PacksWritten
 	report.ChunksMoved, report.BytesRewritten = swept.ChunksMoved, swept.BytesRewritten
-	report.LeftoversDeleted = swept.Leftovers
+	report.LeftoversDeleted, report.NoRoom = swept.Leftovers, swept.NoRoom
 	report.BytesFreed = swept.BytesDeleted - swept.BytesRewritten + swept.BytesLeftover
 	for i := range swept.Groups {
 		report.FramesPerMiBWorst = max(report.FramesPerMiBWorst, framesPerMiB(&swept.Groups[i]))
@@ -148,11 +152,7 @@ func (m *Manager) refresh(ctx context.Context, r *roots, groups []store.Group) e
 		if slices.Equal(names, old) {
 			continue
 		}
-		err := m.updateEntry(ctx, e.ID, func(e *Snapshot) { e.Packs = names })
-		if errors.Is(err, syscall.ENOSPC) {
-			return nil // they are hints, and what is to be deleted next makes room
-		}
-		if err != nil {
+		if err := m.updateEntry(ctx, e.ID, func(e *Snapshot) { e.Packs = names }); err != nil {
 			return err
 		}
 	}
@@ -234,7 +234,15 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 			}
 		}
 	}
-	if !m.idle() {
+	return m.removeLeftovers(dryRun, report)
+}
+
+// removeLeftovers removes the temporary files of creates that died, while
+// none is running: mu keeps one from beginning.
+func (m *Manager) removeLeftovers(dryRun bool, report *GCReport) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.running) > 0 {
 		return nil
 	}
 	for _, where := range []leftovers{m.manifests, m.catalogue} {
@@ -255,11 +263,4 @@ func (m *Manager) collectManifests(ctx context.Context, dryRun bool, report *GCR
 type leftovers interface {
 	Temporary() (n int, bytes int64, err error)
 	RemoveTemporary() (int, error)
-}
-
-// idle reports whether no create is running, so that temporary files are leftovers.
-func (m *Manager) idle() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.running) == 0
 }

@@ -106,7 +106,8 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 	return m, nil
 }
 
-// dropUnfinished removes the entries of creates that died with their process.
+// dropUnfinished removes the entries of creates that died with their process,
+// or that failed on a disk where nothing could be removed.
 func (m *Manager) dropUnfinished(ctx context.Context) error {
 	entries, err := m.list(ctx)
 	if err != nil {
@@ -114,12 +115,29 @@ func (m *Manager) dropUnfinished(ctx context.Context) error {
 	}
 	for _, e := range entries {
 		if e.State == manifest.Creating {
-			if err := m.catalogue.Delete(ctx, e.ID); err != nil {
+			if err := m.dropIfUnfinished(ctx, e.ID); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// dropIfUnfinished looks again, now that no create can end meanwhile.
+func (m *Manager) dropIfUnfinished(ctx context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running[id] {
+		return nil
+	}
+	e, err := m.catalogue.Get(ctx, id)
+	if err == nil && e.State == manifest.Creating {
+		err = m.catalogue.Delete(ctx, id)
+	}
+	if errors.Is(err, manifest.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // Close waits for background work and lets go of the store. No operation may be running.

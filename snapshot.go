@@ -125,6 +125,7 @@ type GCReport struct {
 	BytesRewritten    int64         `json:"bytes_rewritten"`
 	ManifestsDeleted  int           `json:"manifests_deleted"`
 	LeftoversDeleted  int           `json:"leftovers_deleted"`    // of interrupted operations
+	NoRoom            bool          `json:"no_room"`              // the disk was too full to lay together all that is scattered
 	FramesPerMiBWorst float64       `json:"frames_per_mib_worst"` // after, over all live snapshots
 	Duration          time.Duration `json:"duration_ns"`
 }

@@ -215,20 +215,25 @@ func (s *Store) takePass(ctx context.Context, c *census, live Live, bad spoiled,
 		if err != nil {
 			return err
 		}
-		part, slots := t, []uint16(nil)
-		if _, marked := bad[p.id]; passes > 1 || marked {
-			part = &table{pack: t.pack, chunkSize: t.chunkSize, frames: t.frames, shorts: t.shorts}
-			for slot := range t.slots() {
-				switch id := t.id(slot); {
-				case !inPart(id):
-				case bad.has(&p.id, slot):
-					damaged[*id] = append(damaged[*id], p)
-				default:
-					part.ids = append(part.ids, id[:]...)
-					slots = append(slots, uint16(slot))
-				}
+		slots := make([]uint16, 0, t.slots())
+		for slot := range t.slots() {
+			switch id := t.id(slot); {
+			case !inPart(id):
+			case bad.has(&p.id, slot):
+				damaged[*id] = append(damaged[*id], p)
+			case l.holds(id): // the newer copy: who goes on from slot to slot must not come upon this one
+			default:
+				slots = append(slots, uint16(slot))
 			}
-			part.ids = slices.Clip(part.ids)
+		}
+		part := t
+		if len(slots) == t.slots() {
+			slots = nil
+		} else {
+			part = &table{pack: t.pack, chunkSize: t.chunkSize, frames: t.frames, shorts: t.shorts, ids: make([]byte, 0, len(slots)*chunker.IDSize)}
+			for _, slot := range slots {
+				part.ids = append(part.ids, t.id(int(slot))[:]...)
+			}
 		}
 		l.add(part)
 		packOf = append(packOf, p)

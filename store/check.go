@@ -2,10 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 )
@@ -46,13 +43,13 @@ func (s *Store) checkIndex(c *indexCheck) {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	err := s.index.check()
-	if err != nil && !errors.Is(err, unix.ENOSPC) {
+	if err != nil && !noRoom(err) {
 		c.repairs.Store(true)
 		_, err = s.rebuildIndex(context.Background())
 	}
 	c.ok = err == nil
 	// Without room for the index, chunks that it knows are stored again: the next sweep drops them.
-	if !errors.Is(err, unix.ENOSPC) {
+	if !noRoom(err) {
 		c.err = err
 	}
 }

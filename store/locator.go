@@ -97,6 +97,12 @@ func (l *locator) place(e uint64) (*table, int) {
 	return l.tables[e>>16&(1<<20-1)], int(e & 0xffff)
 }
 
+// holds reports whether the chunk is in a table that was added.
+func (l *locator) holds(id *chunker.ID) bool {
+	_, _, ok := l.find(id, nil)
+	return ok
+}
+
 // find returns the table and slot that hold the chunk, of those that are not in bad.
 func (l *locator) find(id *chunker.ID, bad spoiled) (*table, int, bool) {
 	if l.used == 0 {

@@ -75,7 +75,7 @@ func acquireLock(ctx context.Context, dir string, timeout time.Duration, holder 
 	if err == nil {
 		_, err = f.WriteAt(append(b, '\n'), 0)
 	}
-	if err != nil && !errors.Is(err, unix.ENOSPC) { // it is for others to read, and a full disk is to be swept
+	if err != nil && !noRoom(err) { // it is for others to read, and a full disk is to be swept
 		f.Close()
 		return nil, fmt.Errorf("store: lock: %w", err)
 	}

@@ -3,6 +3,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,9 @@ import (
 // writes through mappings of sparse files, and a process that does so on a
 // full disk is killed, not told.
 const indexRoom = 64 << 20
+
+// noRoom reports whether err says that the disk, or its user's share of it, is full.
+func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // checkRoom returns an error that wraps ENOSPC if fewer than need bytes are
 // free where dir is. Where the system cannot tell, there is room.

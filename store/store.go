@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
@@ -102,7 +100,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 // openForWriting lists the packs and reads the tables of those that the index does not cover.
 func (s *Store) openForWriting(ctx context.Context) error {
 	if len(s.VerifyConfig()) > 0 {
-		if err := writeConfig(s.disk, s.dir, s.config); err != nil && !errors.Is(err, unix.ENOSPC) {
+		if err := writeConfig(s.disk, s.dir, s.config); err != nil && !noRoom(err) {
 			return err
 		}
 	}
@@ -163,7 +161,7 @@ func (s *Store) loadOutside(ctx context.Context) error {
 		s.addOutside(t)
 		if chunks += t.slots(); chunks > locatorChunks {
 			_, err := s.rebuildIndex(ctx)
-			if errors.Is(err, unix.ENOSPC) {
+			if noRoom(err) {
 				return nil // a sweep must be able to run on a full disk
 			}
 			return err
@@ -378,20 +376,24 @@ func (s *Store) flushIndex() error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	s.mu.Lock()
-	tables := s.outside[:len(s.outside):len(s.outside)]
+	tables := slices.Clone(s.outside) // a sweep takes out of it meanwhile what it deletes
 	s.mu.Unlock()
 	if len(tables) == 0 {
 		return nil
 	}
 	if err := s.index.extend(tables, s.damage.spoiled()); err != nil {
-		if s.index.check() == nil || errors.Is(err, unix.ENOSPC) {
+		if s.index.check() == nil || noRoom(err) {
 			return err // of the disk: the index itself is in order
 		}
 		_, err := s.rebuildIndex(context.Background())
 		return err
 	}
+	covered := make(map[PackID]bool, len(tables))
+	for _, t := range tables {
+		covered[t.pack] = true
+	}
 	s.mu.Lock()
-	s.setOutside(slices.Clone(s.outside[len(tables):]))
+	s.setOutside(slices.DeleteFunc(s.outside, func(t *table) bool { return covered[t.pack] }))
 	if s.near.len() > locatorChunks {
 		s.resetNear()
 	}

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
@@ -46,6 +44,7 @@ type Swept struct {
 	BytesRewritten int64 // of packs written
 	Leftovers      int   // files of interrupted writers; a dry run beside a writer takes its for such
 	BytesLeftover  int64 // in these
+	NoRoom         bool  // the disk was too full to lay together all that is scattered, or to note where it lies
 	Unreadable     int   // packs whose table is damaged and that stay, since they may hold what is lost
 }
 
@@ -124,8 +123,9 @@ func (w *sweep) run(ctx context.Context) error {
 		return err
 	}
 	moved, err := w.move(ctx, c)
-	if errors.Is(err, unix.ENOSPC) {
-		moved, err = false, nil // to lay things together can wait: what it wrote is a copy
+	if noRoom(err) {
+		// The rest can wait. But of what got into new packs, the old copies must go, or a full disk is fuller than before.
+		w.report.NoRoom, moved, err = true, true, nil
 	}
 	if err != nil {
 		return err
@@ -138,7 +138,10 @@ func (w *sweep) run(ctx context.Context) error {
 		}
 	}
 	if w.opts.Relocated != nil {
-		if err := w.opts.Relocated(ctx, w.report.Groups); err != nil {
+		switch err := w.opts.Relocated(ctx, w.report.Groups); {
+		case noRoom(err):
+			w.report.NoRoom = true // they are hints, and what is to be deleted next makes room
+		case err != nil:
 			return err
 		}
 	}

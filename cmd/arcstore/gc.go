@@ -63,6 +63,9 @@ func printGC(w io.Writer, r *arcstore.GCReport) {
 	f.add(freed, "%s", size(r.BytesFreed))
 	f.add("packs", "%s deleted, %s written anew (%s moved, %s)", count(r.PacksDeleted), count(r.PacksWritten),
 		plural(r.ChunksMoved, "chunk", "chunks"), size(r.BytesRewritten))
+	if r.NoRoom {
+		f.add("  left", "what there was no room to write anew; run gc again when there is more")
+	}
 	f.add("manifests", "%s deleted", count(r.ManifestsDeleted))
 	f.add("leftovers", "%s deleted", count(r.LeftoversDeleted))
 	f.add("most scattered", "%.1f frames read for each MiB", r.FramesPerMiBWorst)

@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // MakeDir makes sure that a directory exists, and those above it. One that is
 // new is made durable at once: who finds it later takes it for granted.
 func MakeDir(d Disk, dir string) error {
+	defer begin(dir)()
 	err := d.Mkdir(dir)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
@@ -30,6 +32,36 @@ func MakeDir(d Disk, dir string) error {
 		return err
 	}
 	return nil
+}
+
+// making has the directories that MakeDir is at work on, each until it is
+// durable: who found it before would rely on it too early.
+var making = struct {
+	sync.Mutex
+	dirs map[string]chan struct{}
+}{dirs: make(map[string]chan struct{})}
+
+// begin waits for whoever is making dir, and keeps others waiting until end is called.
+func begin(dir string) (end func()) {
+	done := make(chan struct{})
+	for {
+		making.Lock()
+		other := making.dirs[dir]
+		if other == nil {
+			making.dirs[dir] = done
+		}
+		making.Unlock()
+		if other == nil {
+			break
+		}
+		<-other
+	}
+	return func() {
+		making.Lock()
+		delete(making.dirs, dir)
+		making.Unlock()
+		close(done)
+	}
 }
 
 // CreateIn makes a new file in dir, and dir too.
