@@ -68,9 +68,9 @@ func TestIndexDamage(t *testing.T) {
 	}
 	changes := []change{{"deleted", nil}, {"empty", func([]byte) []byte { return []byte{} }},
 		{"cut", func(b []byte) []byte { return b[:rng.IntN(len(b)+1)] }}, {"garbage", garbage}, {"zeros", func(b []byte) []byte { return make([]byte, len(b)) }}}
-	flips := 6
-	if testing.Short() {
-		flips = 2
+	flips := 1
+	if os.Getenv("ARCSTORE_TEST_LONG") != "" {
+		flips = 12
 	}
 	for range flips {
 		changes = append(changes, change{"flipped", flip})
