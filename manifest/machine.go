@@ -164,25 +164,33 @@ func (m *Machine) Encode() ([]byte, error) {
 
 // DecodeMachine is the inverse of Encode. It does not Validate.
 func DecodeMachine(b []byte) (*Machine, error) {
-	corrupt := func(why string) error { return &CorruptError{File: MachineStream, Why: why} }
-	if len(b) > MaxMachineSize {
-		return nil, corrupt("it is too large")
+	m := &Machine{}
+	if err := decodeDescription(b, MachineStream, MaxMachineSize, machineVersion, m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// decodeDescription parses a versioned JSON document, the stream name, into v.
+func decodeDescription(b []byte, name string, limit int, known uint32, v any) error {
+	corrupt := func(why string) error { return &CorruptError{File: name, Why: why} }
+	if len(b) > limit {
+		return corrupt("it is too large")
 	}
 	var version struct {
 		Format uint32 `json:"format"`
 	}
 	if err := json.Unmarshal(b, &version); err != nil {
-		return nil, corrupt(err.Error())
+		return corrupt(err.Error())
 	}
-	if version.Format > machineVersion {
-		return nil, fmt.Errorf("manifest: %s: %w: it has format %d, this program knows up to %d", MachineStream, ErrVersion, version.Format, machineVersion)
+	if version.Format > known {
+		return fmt.Errorf("manifest: %s: %w: it has format %d, this program knows up to %d", name, ErrVersion, version.Format, known)
 	}
 	if version.Format == 0 {
-		return nil, corrupt("it has no format version")
+		return corrupt("it has no format version")
 	}
-	m := &Machine{}
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, corrupt(err.Error())
+	if err := json.Unmarshal(b, v); err != nil {
+		return corrupt(err.Error())
 	}
-	return m, nil
+	return nil
 }
