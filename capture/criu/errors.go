@@ -1,0 +1,90 @@
+package criu
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// FailedError is a request that CRIU could not fulfil, in its own words.
+type FailedError struct {
+	Text  string // may be empty
+	Errno syscall.Errno
+}
+
+func (e *FailedError) Error() string {
+	switch {
+	case e.Text != "":
+		return "CRIU says: " + e.Text
+	case e.Errno != 0:
+		return "CRIU says: " + e.Errno.Error()
+	}
+	return "CRIU failed and does not say why"
+}
+
+// Unwrap returns the error number that CRIU gave, or nil.
+func (e *FailedError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
+
+// logError is a line of a log of CRIU's that reports an error.
+var logError = regexp.MustCompile(`Error \([^)]*\): (.*)`)
+
+// maxLogErrors is how many errors of a log are told. The first is the cause
+// more often than the last.
+const maxLogErrors = 3
+
+// explain adds what the log of a failed request tells to its error.
+func explain(err error, log string) error {
+	failed, ok := err.(*FailedError)
+	if !ok {
+		return err
+	}
+	if texts := logErrors(log); len(texts) > 0 {
+		failed.Text = strings.Join(texts, "; ")
+	}
+	return err
+}
+
+// logErrors returns the first errors that a log tells; none where there is no log.
+func logErrors(name string) []string {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var texts []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() && len(texts) < maxLogErrors {
+		if m := logError.FindStringSubmatch(lines.Text()); m != nil {
+			text := strings.TrimSpace(strings.ToValidUTF8(m[1], "?"))
+			if !noise(text) && !slices.Contains(texts, text) {
+				texts = append(texts, text)
+			}
+		}
+	}
+	return texts
+}
+
+// noise tells what says nothing about the cause: that it failed, and what CRIU can do without.
+func noise(text string) bool {
+	return text == "" || strings.HasSuffix(text, "FAILED.") || strings.HasPrefix(text, "rlimit: ")
+}
+
+// LogError returns the first errors in a log that CRIU wrote as one error, or nil if there is none.
+func LogError(name string) error {
+	if texts := logErrors(name); len(texts) > 0 {
+		return &FailedError{Text: strings.Join(texts, "; ")}
+	}
+	return nil
+}
+
+// errLinux says that there is no CRIU here.
+var errLinux = fmt.Errorf("criu: %w: CRIU works on Linux only", syscall.ENOSYS)

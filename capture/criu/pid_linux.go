@@ -1,0 +1,45 @@
+package criu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// reapTime is how long the dead processes of a tree may take to vanish.
+const reapTime = 5 * time.Second
+
+// AwaitPIDs waits until no process has one of these PIDs, for a restored tree has the PIDs that it had. Dead
+// processes vanish when their parents have seen it, which may take a moment; one that lives is an error.
+func AwaitPIDs(ctx context.Context, pids []int) error {
+	deadline := time.Now().Add(reapTime)
+	for _, pid := range pids {
+		for unix.Kill(pid, 0) != unix.ESRCH {
+			name, state := process(pid)
+			if state != 'Z' && state != 0 || time.Now().After(deadline) {
+				return fmt.Errorf("criu: the process ID %d is in use, by %s, and the restored tree would need it: end that process, or restore where the ID is free", pid, name)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// process returns the name and the state of a process; state 0 if there is none.
+func process(pid int) (name string, state byte) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	// The name stands in parentheses, and may have parentheses.
+	open, end := strings.IndexByte(string(b), '('), strings.LastIndexByte(string(b), ')')
+	if err != nil || open < 0 || end < open || len(b) < end+3 {
+		return "", 0
+	}
+	return string(b[open+1 : end]), b[end+2]
+}
