@@ -1,11 +1,9 @@
 package capture
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/manifest"
@@ -28,79 +26,14 @@ type VM struct {
 // ErrInvalid is wrapped by the errors for a VM that cannot be captured as it is described.
 var ErrInvalid = errors.New("invalid machine")
 
-// Options are the choices of a capture.
-type Options struct {
-	ChunkSize int
-	// Parent is the page tables of the parent snapshot; nil for none.
-	Parent *manifest.Table
-	// Dirty says which pages of the memory may differ from Parent's; nil for all.
-	Dirty chunker.Bitmap
-	// CleanSample: one in so many pages that Dirty calls clean is compared
-	// with the parent's all the same; 0 means DefaultCleanSample, negative none.
-	CleanSample int
-	// Damaged is as StreamOptions.Damaged.
-	Damaged func(id chunker.ID) bool
-	// Progress is told the bytes done, of the sum of all streams.
-	Progress func(done, total int64)
-}
-
-// Stats says what a capture saw, in bytes.
-type Stats struct {
-	Size int64 // of all streams
-	StreamStats
-}
-
 // CaptureVM captures every stream of vm: chunks go to sink, page tables to b,
 // in the order of the streams' names with the memory first.
 func CaptureVM(ctx context.Context, vm *VM, sink Sink, b *manifest.Builder, opts Options) (Stats, error) {
-	var stats Stats
 	streams, err := vm.streams()
 	if err != nil {
-		return stats, fmt.Errorf("capture: %w", err)
+		return Stats{}, fmt.Errorf("capture: %w", err)
 	}
-	for _, s := range streams {
-		stats.Size += s.src.Size()
-	}
-	done := int64(0)
-	for _, s := range streams {
-		out, err := b.Stream(s.name, s.src.Size())
-		if err != nil {
-			return stats, err
-		}
-		so := StreamOptions{ChunkSize: opts.ChunkSize, CleanSample: opts.CleanSample, Damaged: opts.Damaged}
-		if opts.Progress != nil {
-			so.Progress = func(n int64) {
-				done += n
-				opts.Progress(done, stats.Size)
-			}
-		}
-		if s.name == manifest.MemoryStream {
-			so.Dirty = opts.Dirty
-		}
-		if opts.Parent != nil {
-			p, err := opts.Parent.Stream(s.name)
-			if err != nil && !errors.Is(err, manifest.ErrNotFound) {
-				return stats, err
-			}
-			if err == nil {
-				so.Parent = p
-			}
-		}
-		got, err := Stream(ctx, s.src, sink, out, so)
-		stats.Scanned += got.Scanned
-		stats.Inherited += got.Inherited
-		stats.Healed += got.Healed
-		if err != nil {
-			return stats, fmt.Errorf("stream %s: %w", s.name, err)
-		}
-	}
-	return stats, nil
-}
-
-// stream is a named source.
-type stream struct {
-	name string
-	src  chunker.Source
+	return captureStreams(ctx, streams, sink, b, opts)
 }
 
 // streams lists the VM's streams, each once, the memory first.
@@ -137,15 +70,8 @@ func (vm *VM) streams() ([]stream, error) {
 	if err := vm.checkReferences(rest); err != nil {
 		return nil, err
 	}
-	streams := []stream{{manifest.MemoryStream, vm.Memory}}
-	for name, src := range rest {
-		if err := manifest.ValidName(name); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		streams = append(streams, stream{name, src})
-	}
-	slices.SortFunc(streams[1:], func(a, b stream) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
-	return streams, nil
+	streams, err := sortStreams(rest)
+	return append([]stream{{manifest.MemoryStream, vm.Memory}}, streams...), err
 }
 
 // checkReferences makes sure that the streams that Machine names are there.
@@ -167,6 +93,3 @@ func (vm *VM) checkReferences(streams map[string]chunker.Source) error {
 	}
 	return nil
 }
-
-// Bytes is a source of bytes in memory.
-func Bytes(b []byte) chunker.Source { return bytes.NewReader(b) }
