@@ -4,6 +4,8 @@ package criu
 
 import "context"
 
+func kernelRelease() string { return "" }
+
 // Dump needs Linux.
 func Dump(ctx context.Context, path, images, work string, opts DumpOptions, stopped func() error) error {
 	return errLinux
