@@ -18,18 +18,35 @@ func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *Cre
 	if opts == nil {
 		opts = &CreateOptions{}
 	}
-	return m.create(ctx, target, manifest.VM, opts, func(c *creation) (capture.Stats, error) {
-		return capture.CaptureVM(ctx, vm, c.writer, c.builder, capture.Options{
-			ChunkSize:   m.ChunkSize(),
-			Parent:      c.parentTable,
-			Dirty:       chunker.Bitmap(opts.Dirty),
-			CleanSample: opts.CleanSample,
-			Damaged:     c.lacks(),
-			Progress: func(done, total int64) {
-				if opts.Progress != nil {
-					opts.Progress(Progress{Phase: "scan", Done: done, Total: total})
-				}
-			},
+	return m.create(ctx, target, manifest.VM, opts, func(c *creation) error {
+		stats, err := capture.CaptureVM(ctx, vm, c.writer, c.builder, c.options(opts))
+		if err != nil {
+			return err
+		}
+		return c.commit(ctx, stats)
+	})
+}
+
+// CreateContainer checkpoints c as target. Live processes stay stopped until
+// the snapshot is durable: where anything fails, they go on as if nothing had
+// happened. When it returns without an error, the snapshot is durable and
+// ready. With an error there is none, but for one case: where the processes could
+// not be ended, or let go on, after their snapshot was durable, both are returned.
+func (m *Manager) CreateContainer(ctx context.Context, target string, container *Container, opts *CreateOptions) (*Snapshot, error) {
+	if opts == nil {
+		opts = &CreateOptions{}
+	}
+	if opts.Dirty != nil {
+		return nil, fmt.Errorf("arcstore: %w: a dirty bitmap is for the memory of VMs", ErrInvalid)
+	}
+	return m.create(ctx, target, manifest.Container, opts, func(c *creation) (err error) {
+		staging, err := m.stage(c.entry.ID)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, m.unstage(staging)) }()
+		return capture.CaptureContainer(ctx, container, staging, c.writer, c.builder, c.options(opts), func(stats capture.Stats) error {
+			return c.commit(ctx, stats)
 		})
 	})
 }
@@ -42,7 +59,25 @@ type creation struct {
 	parentTable *manifest.Table
 	writer      *store.Writer
 	builder     *manifest.Builder
+	start       time.Time
 	healed      bool // chunks that were damaged
+	done        bool // the snapshot is durable
+}
+
+// options are the choices of its capture.
+func (c *creation) options(opts *CreateOptions) capture.Options {
+	return capture.Options{
+		ChunkSize:   c.m.ChunkSize(),
+		Parent:      c.parentTable,
+		Dirty:       chunker.Bitmap(opts.Dirty),
+		CleanSample: opts.CleanSample,
+		Damaged:     c.lacks(),
+		Progress: func(done, total int64) {
+			if opts.Progress != nil {
+				opts.Progress(Progress{Phase: "scan", Done: done, Total: total})
+			}
+		},
+	}
 }
 
 // lacks says which of the parent's chunks must be put again; nil where no damage is known.
@@ -56,8 +91,8 @@ func (c *creation) lacks() func(ChunkID) bool {
 }
 
 // create does what every create does around its capture: parent, catalogue
-// entry, order of writes, and nothing left behind when it fails.
-func (m *Manager) create(ctx context.Context, target string, kind manifest.TargetType, opts *CreateOptions, run func(*creation) (capture.Stats, error)) (_ *Snapshot, err error) {
+// entry, order of writes, and nothing left behind when it fails. run must call commit.
+func (m *Manager) create(ctx context.Context, target string, kind manifest.TargetType, opts *CreateOptions, run func(*creation) error) (_ *Snapshot, err error) {
 	if m.readOnly {
 		return nil, ErrReadOnly
 	}
@@ -68,7 +103,7 @@ func (m *Manager) create(ctx context.Context, target string, kind manifest.Targe
 		return nil, fmt.Errorf("arcstore: %w: a dirty bitmap says what changed since one snapshot: name that snapshot as the parent", ErrInvalid)
 	}
 	start := time.Now()
-	c := &creation{m: m, entry: &Snapshot{
+	c := &creation{m: m, start: start, entry: &Snapshot{
 		ID: manifest.NewID(), Name: opts.Name, TargetID: target, TargetType: kind, Created: start.UTC(),
 		Description: opts.Description, Labels: opts.Labels, State: manifest.Creating,
 	}}
@@ -76,16 +111,15 @@ func (m *Manager) create(ctx context.Context, target string, kind manifest.Targe
 		return nil, err
 	}
 	defer func() {
-		if cerr := c.end(err == nil); err == nil && cerr != nil {
+		if cerr := c.end(); err == nil && cerr != nil {
 			err = cerr
 		}
 	}()
-	stats, err := run(c)
-	if err != nil {
+	if err := run(c); err != nil {
+		if c.done {
+			return c.entry, fmt.Errorf("arcstore: the snapshot %s is complete, but: %w", c.entry.ID, err)
+		}
 		return nil, wrapCreate(err)
-	}
-	if err := c.commit(ctx, stats, start); err != nil {
-		return nil, err
 	}
 	if c.healed {
 		m.recheck(ctx) // where that fails, the next verification does it
@@ -121,12 +155,12 @@ func (c *creation) begin(ctx context.Context, parent string) error {
 			err = nil
 		}
 		if err != nil {
-			return errors.Join(err, c.end(false))
+			return errors.Join(err, c.end())
 		}
 	}
 	if c.parent != nil {
 		if c.parentTable.ChunkSize() != m.ChunkSize() {
-			return errors.Join(fmt.Errorf("arcstore: snapshot %s: %w: another chunk size", c.parent.ID, ErrCorrupt), c.end(false))
+			return errors.Join(fmt.Errorf("arcstore: snapshot %s: %w: another chunk size", c.parent.ID, ErrCorrupt), c.end())
 		}
 	}
 	if c.writer, err = m.store.NewWriter(ctx); err == nil {
@@ -136,7 +170,7 @@ func (c *creation) begin(ctx context.Context, parent string) error {
 		err = m.catalogue.Put(ctx, c.entry, false)
 	}
 	if err != nil {
-		return errors.Join(err, c.end(false))
+		return errors.Join(err, c.end())
 	}
 	return nil
 }
@@ -185,7 +219,7 @@ func (m *Manager) dropParent(parent *Snapshot) {
 
 // commit makes everything durable, in an order that never leaves a ready
 // snapshot without its data: packs and manifest, then the entry.
-func (c *creation) commit(ctx context.Context, stats capture.Stats, start time.Time) error {
+func (c *creation) commit(ctx context.Context, stats capture.Stats) error {
 	type built struct {
 		digest manifest.Digest
 		err    error
@@ -209,13 +243,15 @@ func (c *creation) commit(ctx context.Context, stats capture.Stats, start time.T
 	e.Size = stats.Size
 	e.Packs = packNames(written.Packs, c.parent)
 	e.Cost = manifest.Cost{BytesScanned: stats.Scanned, BytesNew: written.Bytes, BytesStored: written.Stored,
-		ChunksNew: written.Chunks, Duration: time.Since(start)}
-	return c.m.catalogue.Put(ctx, e, true)
+		ChunksNew: written.Chunks, Duration: time.Since(c.start)}
+	err = c.m.catalogue.Put(ctx, e, true)
+	c.done = err == nil
+	return err
 }
 
 // end lets go of what the creation holds; of one that failed, nothing stays.
-func (c *creation) end(ok bool) error {
-	m := c.m
+func (c *creation) end() error {
+	m, ok := c.m, c.done
 	var err error
 	if c.builder != nil && !ok {
 		c.builder.Abort()

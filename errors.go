@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/arcboxlabs/arcstore/capture"
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store"
 )
@@ -27,6 +28,8 @@ var (
 	ErrInvalid = errors.New("invalid argument")
 	// ErrDirtyBitmap: a page that the dirty bitmap calls clean differs from the parent's.
 	ErrDirtyBitmap = errors.New("dirty bitmap is wrong")
+	// ErrNoProcess: no process, or no container, of that ID is there to be checkpointed.
+	ErrNoProcess = capture.ErrNoProcess
 
 	// ErrInUse: another process holds the store; a *store.InUseError says which.
 	ErrInUse = store.ErrInUse

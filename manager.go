@@ -57,6 +57,7 @@ type Options struct {
 
 // Manager is an open store. It is safe for concurrent use.
 type Manager struct {
+	dir       string
 	store     *store.Store
 	manifests *manifest.Files
 	catalogue *manifest.Catalogue
@@ -90,6 +91,7 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		return nil, err
 	}
 	m := &Manager{
+		dir:       dir,
 		store:     s,
 		manifests: manifest.OpenFiles(filepath.Join(dir, manifestsName), d),
 		catalogue: manifest.OpenCatalogue(filepath.Join(dir, snapshotsName), d),
@@ -98,7 +100,7 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		running:   make(map[string]bool),
 	}
 	if !opts.ReadOnly {
-		if err := errors.Join(m.manifests.Sync(), m.catalogue.Sync(), m.dropUnfinished(ctx)); err != nil {
+		if err := errors.Join(m.manifests.Sync(), m.catalogue.Sync(), m.dropUnfinished(ctx), m.dropStaged()); err != nil {
 			s.Close()
 			return nil, err
 		}

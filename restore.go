@@ -230,19 +230,28 @@ func (r *SnapshotReader) Stream(name string) (*StreamReader, error) {
 
 // Machine returns the machine description, or nil where none was stored.
 func (r *SnapshotReader) Machine(ctx context.Context) (*Machine, error) {
-	s, err := r.Stream(manifest.MachineStream)
+	b, err := r.description(manifest.MachineStream, manifest.MaxMachineSize)
+	if b == nil || err != nil {
+		return nil, err
+	}
+	return manifest.DecodeMachine(b)
+}
+
+// description reads a small stream as a whole; nil where there is none.
+func (r *SnapshotReader) description(name string, limit int64) ([]byte, error) {
+	s, err := r.Stream(name)
 	if errors.Is(err, ErrNoStream) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if s.Size() > manifest.MaxMachineSize {
-		return nil, fmt.Errorf("arcstore: snapshot %s: %w: machine description of %d bytes", r.entry.ID, ErrCorrupt, s.Size())
+	if s.Size() > limit {
+		return nil, fmt.Errorf("arcstore: snapshot %s: %w: %s has %d bytes", r.entry.ID, ErrCorrupt, name, s.Size())
 	}
 	b := make([]byte, s.Size())
 	if _, err := s.ReadAt(b, 0); err != nil {
 		return nil, err
 	}
-	return manifest.DecodeMachine(b)
+	return b, nil
 }

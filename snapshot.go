@@ -26,6 +26,9 @@ type Source = chunker.Source
 // A VM is what CreateVM snapshots: its memory, its machine state, further state files.
 type VM = capture.VM
 
+// A Container is what CreateContainer checkpoints: a process tree, a container of runc's, or images that somebody else made.
+type Container = capture.Container
+
 // Values of CreateOptions.Parent besides a snapshot's ID, prefix or TARGET@latest.
 const (
 	ParentLatest = "latest" // the target's newest ready snapshot, or none if it has none

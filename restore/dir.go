@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 
 	"github.com/arcboxlabs/arcstore/manifest"
 )
@@ -25,6 +26,8 @@ type DirOptions struct {
 	Force bool
 	// Stream restores just this one; "" for all.
 	Stream string
+	// Prefix restores just those whose names begin with it; "" for all.
+	Prefix string
 	// Lost, if not nil, is told what cannot be had, which becomes holes. Otherwise that is an error.
 	Lost func(stream string, r Range)
 	// Progress is told the bytes done, of the sum of all streams.
@@ -46,7 +49,7 @@ func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts Di
 	var streams []manifest.Stream
 	total := int64(0)
 	for _, s := range t.Streams() {
-		if opts.Stream == "" || opts.Stream == s.Name {
+		if (opts.Stream == "" || opts.Stream == s.Name) && strings.HasPrefix(s.Name, opts.Prefix) {
 			streams = append(streams, s)
 			total += s.Size
 		}

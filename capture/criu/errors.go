@@ -86,5 +86,23 @@ func LogError(name string) error {
 	return nil
 }
 
+// RuncError makes an error of what runc prints when it fails: of its log lines, the messages count.
+func RuncError(err error, text string) error {
+	var messages []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if _, after, ok := strings.Cut(line, `msg="`); ok {
+			line = strings.TrimSuffix(after, `"`)
+		}
+		if line != "" {
+			messages = append(messages, strings.ToValidUTF8(line, "?"))
+		}
+	}
+	if len(messages) == 0 {
+		return fmt.Errorf("runc: %w", err)
+	}
+	return fmt.Errorf("runc says: %s", strings.Join(messages, "; "))
+}
+
 // errLinux says that there is no CRIU here.
 var errLinux = fmt.Errorf("criu: %w: CRIU works on Linux only", syscall.ENOSYS)

@@ -54,7 +54,7 @@ exit 1
 `
 
 // NewProxy makes a proxy for the CRIU at path in dir, an empty directory.
-// ghostLimit is as in DumpOptions. Close must be called.
+// ghostLimit is as in DumpOptions; stopped may be nil. Close must be called.
 func NewProxy(ctx context.Context, dir, path string, ghostLimit int64, external []string, stopped func() error) (*Proxy, error) {
 	limits, err := (&DumpOptions{GhostLimit: ghostLimit}).rpc()
 	if err != nil {
@@ -204,7 +204,7 @@ func (p *Proxy) relay(ctx context.Context, call call, runtime conn, w *worker, r
 		if p.safe || p.err != nil {
 			err = nil // it must finish what it does
 		}
-		if n.GetScript() == postDump && p.err == nil {
+		if n.GetScript() == postDump && p.err == nil && p.stopped != nil {
 			err = p.stopped()
 			p.safe = err == nil
 		}

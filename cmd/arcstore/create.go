@@ -21,12 +21,13 @@ const dirtyPage = 4 << 10
 
 func newCreateCommand(a *app) *cobra.Command {
 	cmd := group(&cobra.Command{
-		Use:     "create",
-		Short:   "Take a snapshot",
-		Long:    "Create takes a snapshot of a target. It is durable when the command ends.",
-		Example: "  arcstore create vm web-1 --memory /run/vm/web-1.ram",
+		Use:   "create",
+		Short: "Take a snapshot",
+		Long:  "Create takes a snapshot of a target. It is durable when the command ends.",
+		Example: `  arcstore create vm web-1 --memory /run/vm/web-1.ram
+  arcstore create container db-1 --pid 4711 --leave-running`,
 	})
-	cmd.AddCommand(newCreateVMCommand(a))
+	cmd.AddCommand(newCreateVMCommand(a), newCreateContainerCommand(a))
 	return cmd
 }
 
@@ -36,10 +37,36 @@ type createVMOptions struct {
 	cleanSample int
 	state       []string
 	machine     string
+	about       aboutOptions
+}
+
+// aboutOptions are the flags that every kind of create has.
+type aboutOptions struct {
 	parent      string
 	name        string
 	description string
 	labels      []string
+}
+
+func (opt *aboutOptions) addTo(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&opt.parent, "parent", arcstore.ParentLatest, "snapshot that this one descends from: `ID`, latest or none")
+	f.StringVar(&opt.name, "name", "", "name for people")
+	f.StringVar(&opt.description, "description", "", "what there is to say about it")
+	f.StringArrayVar(&opt.labels, "label", nil, "label, as `K=V`; may be repeated")
+	must(cmd.RegisterFlagCompletionFunc("parent", a.completeParents))
+	for _, name := range []string{"name", "description", "label"} {
+		must(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
+}
+
+// options returns what the flags say.
+func (opt *aboutOptions) options() (*arcstore.CreateOptions, error) {
+	labels, err := parsePairs("--label", "K=V", opt.labels)
+	if err != nil {
+		return nil, err
+	}
+	return &arcstore.CreateOptions{Parent: opt.parent, Name: opt.name, Description: opt.description, Labels: labels}, nil
 }
 
 func newCreateVMCommand(a *app) *cobra.Command {
@@ -71,14 +98,8 @@ so --parent must name that one.`,
 	f.IntVar(&opt.cleanSample, "clean-sample", capture.DefaultCleanSample, "check one in `N` pages that the bitmap calls clean; -1 for none")
 	f.StringArrayVar(&opt.state, "state", nil, "further stream, as `NAME=FILE`; may be repeated")
 	f.StringVar(&opt.machine, "machine", "", "`FILE` with the machine's regions, vCPUs and devices as JSON")
-	f.StringVar(&opt.parent, "parent", arcstore.ParentLatest, "snapshot that this one descends from: `ID`, latest or none")
-	f.StringVar(&opt.name, "name", "", "name for people")
-	f.StringVar(&opt.description, "description", "", "what there is to say about it")
-	f.StringArrayVar(&opt.labels, "label", nil, "label, as `K=V`; may be repeated")
-	must(cmd.RegisterFlagCompletionFunc("parent", a.completeParents))
-	for _, name := range []string{"name", "description", "label", "clean-sample"} {
-		must(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
-	}
+	must(cmd.RegisterFlagCompletionFunc("clean-sample", cobra.NoFileCompletions))
+	opt.about.addTo(a, cmd)
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInUse, exitInterrupted)
 }
 
@@ -86,7 +107,7 @@ func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string)
 	if opt.memory == "" {
 		return usagef("create vm needs --memory FILE")
 	}
-	labels, err := parsePairs("--label", "K=V", opt.labels)
+	create, err := opt.about.options()
 	if err != nil {
 		return err
 	}
@@ -97,10 +118,7 @@ func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string)
 	}
 	p := a.progress()
 	defer p.close()
-	create := &arcstore.CreateOptions{
-		Parent: opt.parent, CleanSample: opt.cleanSample,
-		Name: opt.name, Description: opt.description, Labels: labels, Progress: p.report(),
-	}
+	create.CleanSample, create.Progress = opt.cleanSample, p.report()
 	if opt.cleanSample == 0 {
 		return usagef("--clean-sample 0 says nothing: one in N pages is checked, or none with -1")
 	}
@@ -116,15 +134,20 @@ func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string)
 		if err != nil {
 			return err
 		}
-		return a.result(s, func(w io.Writer) {
-			f := facts{}
-			f.add("created", "%s", s.ID)
-			f.add("target", "%s", s.TargetID)
-			f.add("parent", "%s", orNone(s.Parent))
-			f.add("size", "%s", size(s.Size))
-			addCost(&f, s)
-			f.print(w)
-		})
+		return a.printCreated(s)
+	})
+}
+
+// printCreated prints a new snapshot.
+func (a *app) printCreated(s *arcstore.Snapshot) error {
+	return a.result(s, func(w io.Writer) {
+		f := facts{}
+		f.add("created", "%s", s.ID)
+		f.add("target", "%s", s.TargetID)
+		f.add("parent", "%s", orNone(s.Parent))
+		f.add("size", "%s", size(s.Size))
+		addCost(&f, s)
+		f.print(w)
 	})
 }
 

@@ -159,3 +159,22 @@ func takes(minimum, maximum int, what string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// oneOf demands one of several flags, and no two.
+func oneOf(cmd *cobra.Command, names ...string) error {
+	var given, all []string
+	for _, name := range names {
+		all = append(all, "--"+name)
+		if cmd.Flags().Changed(name) {
+			given = append(given, "--"+name)
+		}
+	}
+	list := strings.Join(all[:len(all)-1], ", ") + " or " + all[len(all)-1]
+	switch len(given) {
+	case 0:
+		return usagef("%s needs one of %s", strings.TrimPrefix(cmd.CommandPath(), "arcstore "), list)
+	case 1:
+		return nil
+	}
+	return usagef("%s exclude each other: give one of %s", strings.Join(given, " and "), list)
+}

@@ -16,12 +16,14 @@ type restoreOptions struct {
 	force   bool
 	stream  string
 	salvage bool
+	run     bool
+	process arcstore.RunOptions
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
 	var opt restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore ID --output DIR",
+		Use:   "restore ID --output DIR | --run | --runc NEWID --bundle DIR",
 		Short: "Bring a snapshot back",
 		Long: `Restore writes every stream of a snapshot as a sparse file under DIR, each under
 its name, or with --stream that one alone. With --output - that stream goes to
@@ -30,21 +32,44 @@ restore, and a file appears under its name only when all of it is right. With
 --allow-damaged, what cannot be had is left as zeros, and named with its place; the exit
 code is 4 then.
 
+The snapshot of a container comes back to life with --run: the processes, with the IDs that they
+had, or with --runc, as a container of runc's from a bundle. That needs root and CRIU.
+
 It needs no lock: it works beside a process that uses the store.`,
 		Example: `  arcstore restore 7f3a09c1 --output /tmp/web-1
   arcstore restore web-1@latest --output /tmp/web-1 --stream vmstate --force
-  arcstore restore web-1@latest --stream memory --output - | sha256sum`,
+  arcstore restore web-1@latest --stream memory --output - | sha256sum
+  arcstore restore db-1@latest --run --pid-file /run/db-1.pid
+  arcstore restore web-1@latest --runc web-2 --bundle /run/bundles/web-2`,
 		Args:              takes(1, 1, "one ID"),
 		ValidArgsFunction: atMost(1, a.completeSnapshots),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf(cmd, "output", "run", "runc"); err != nil {
+				return err
+			}
+			if opt.run || opt.process.Runc != "" {
+				return runProcesses(cmd, a, opt, args[0])
+			}
 			return runRestore(cmd.Context(), a, opt, args[0])
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opt.output, "output", "", "`DIR` for the files, made if need be; - for stdout (required)")
+	f.StringVar(&opt.output, "output", "", "`DIR` for the files, made if need be; - for stdout")
 	f.BoolVar(&opt.force, "force", false, "replace files that exist")
 	f.BoolVar(&opt.salvage, "allow-damaged", false, "restore what can be had of a damaged snapshot")
 	f.StringVar(&opt.stream, "stream", "", "restore just the stream `NAME`")
+	f.BoolVar(&opt.run, "run", false, "bring the processes of a container back to life")
+	f.StringVar(&opt.process.Runc, "runc", "", "bring them back as the container `NEWID` of runc's")
+	f.StringVar(&opt.process.Bundle, "bundle", "", "that container's bundle `DIR`")
+	f.StringVar(&opt.process.RuncRoot, "runc-root", "", "runc's --root `DIR`")
+	f.StringVar(&opt.process.PIDFile, "pid-file", "", "`FILE` for the ID of the first process")
+	f.StringVar(&opt.process.Cgroup, "cgroup", "", "cgroup `PATH` for the processes, made if need be")
+	for _, name := range []string{"bundle", "runc-root"} {
+		must(cmd.MarkFlagDirname(name))
+	}
+	for _, name := range []string{"runc", "cgroup"} {
+		must(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
 	must(cmd.MarkFlagDirname("output"))
 	must(cmd.RegisterFlagCompletionFunc("stream", a.completeStreams))
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInterrupted)
@@ -54,7 +79,7 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 	toStdout := opt.output == "-"
 	switch {
 	case opt.output == "":
-		return usagef("restore needs --output DIR, or --output - for stdout")
+		return usagef("--output is empty: it takes a DIR, or - for stdout")
 	case toStdout && opt.stream == "":
 		return usagef("one stream alone can go to stdout: name it with --stream")
 	case toStdout && a.json:
@@ -96,6 +121,46 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 			return err
 		}
 		return missingError(report)
+	})
+}
+
+// runProcesses restores to running processes.
+func runProcesses(cmd *cobra.Command, a *app, opt restoreOptions, id string) error {
+	for _, name := range []string{"force", "stream", "allow-damaged"} {
+		if cmd.Flags().Changed(name) {
+			return usagef("--%s is for --output", name)
+		}
+	}
+	if (opt.process.Runc == "") != (opt.process.Bundle == "") {
+		return usagef("--runc and --bundle go together: a container is made from a bundle")
+	}
+	if opt.process.Cgroup != "" && opt.process.Runc != "" {
+		return usagef("--cgroup is for --run: a container's bundle names its cgroup")
+	}
+	if opt.process.RuncRoot != "" && opt.process.Runc == "" {
+		return usagef("--runc-root is for --runc")
+	}
+	return a.read(cmd.Context(), func(m *arcstore.Manager) error {
+		p := a.progress()
+		defer p.close()
+		opt.process.Progress = p.report()
+		report, err := m.Run(cmd.Context(), id, &opt.process)
+		p.close()
+		if err != nil {
+			return damagedRestore(err, opt)
+		}
+		return a.result(report, func(w io.Writer) {
+			f := facts{}
+			f.add("restored", "%s", report.Snapshot)
+			f.add("process", "%d", report.PID)
+			if report.Container != "" {
+				f.add("container", "%s", report.Container)
+			}
+			f.add("processes", "%s", count(report.Processes))
+			f.add("images", "%s", size(report.Bytes))
+			f.add("took", "%s", took(report.Duration))
+			f.print(w)
+		})
 	})
 }
 

@@ -18,8 +18,9 @@ func newShowCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show a snapshot",
-		Long: `Show prints what the catalogue has on a snapshot, its streams, and its machine
-where that was stored. With --json it prints the catalogue entry.`,
+		Long: `Show prints what the catalogue has on a snapshot, its streams, its machine where
+that was stored, and of a container its processes, open files and sockets. With
+--json it prints the catalogue entry, of a container with what was captured as "checkpoint".`,
 		Example: `  arcstore show 7f3a09c1
   arcstore show web-1@latest --json`,
 		Args:              takes(1, 1, "one ID"),
@@ -37,28 +38,35 @@ func runShow(ctx context.Context, a *app, id string) error {
 		if err != nil {
 			return err
 		}
-		if a.json || s.State == manifest.Creating {
+		if a.json && s.TargetType == manifest.VM || s.State == manifest.Creating {
 			return a.result(s, func(w io.Writer) { printEntry(w, s) })
 		}
-		streams, machine, err := contents(ctx, m, s.ID)
+		in, err := lookInto(ctx, m, s.ID)
 		if err != nil && !arcstore.IsCorrupt(err) {
 			return err
 		}
 		damage := err
-		err = a.result(s, func(w io.Writer) {
+		shown := struct {
+			*arcstore.Snapshot
+			Checkpoint *arcstore.Checkpoint `json:"checkpoint,omitempty"`
+		}{s, in.checkpoint}
+		err = a.result(shown, func(w io.Writer) {
 			printEntry(w, s)
 			if damage != nil {
 				return
 			}
 			fmt.Fprintln(w)
 			t := newTable("STREAM", ">SIZE", ">DATA")
-			for _, stream := range streams {
+			for _, stream := range in.streams {
 				t.add(stream.Name, size(stream.Size), size(stream.Data))
 			}
 			t.print(w)
-			if machine != nil {
+			if in.machine != nil {
 				fmt.Fprintln(w)
-				printMachine(w, machine)
+				printMachine(w, in.machine)
+			}
+			if in.checkpoint != nil {
+				printCheckpoint(w, in.checkpoint)
 			}
 		})
 		if err != nil {
@@ -68,19 +76,27 @@ func runShow(ctx context.Context, a *app, id string) error {
 	})
 }
 
-// contents returns what is in a snapshot.
-func contents(ctx context.Context, m *arcstore.Manager, id string) ([]arcstore.StreamInfo, *arcstore.Machine, error) {
+// contents is what is in a snapshot.
+type contents struct {
+	streams    []arcstore.StreamInfo
+	machine    *arcstore.Machine    // nil for none
+	checkpoint *arcstore.Checkpoint // nil for none
+}
+
+func lookInto(ctx context.Context, m *arcstore.Manager, id string) (in contents, err error) {
 	r, err := m.OpenSnapshot(ctx, id)
 	if err != nil {
-		return nil, nil, err
+		return in, err
 	}
 	defer r.Close()
-	streams, err := r.Streams(ctx)
-	if err != nil {
-		return nil, nil, err
+	if in.streams, err = r.Streams(ctx); err != nil {
+		return in, err
 	}
-	machine, err := r.Machine(ctx)
-	return streams, machine, err
+	if in.machine, err = r.Machine(ctx); err != nil {
+		return in, err
+	}
+	in.checkpoint, err = r.Checkpoint(ctx)
+	return in, err
 }
 
 func printEntry(w io.Writer, s *arcstore.Snapshot) {

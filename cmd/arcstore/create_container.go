@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcboxlabs/arcstore"
+	"github.com/arcboxlabs/arcstore/capture"
+)
+
+type createContainerOptions struct {
+	container arcstore.Container
+	ghost     sizeFlag
+	about     aboutOptions
+}
+
+func newCreateContainerCommand(a *app) *cobra.Command {
+	var opt createContainerOptions
+	cmd := &cobra.Command{
+		Use:   "container TARGET --pid N | --runc ID | --images DIR|ARCHIVE",
+		Short: "Take a snapshot of a container or a process tree",
+		Long: `Create container takes a snapshot of TARGET, a free name: of a process and all
+its descendants (--pid), or of a container of runc's (--runc), through CRIU; or of a
+checkpoint that somebody else made (--images), a directory of CRIU's images or an archive
+of podman's or of Kubernetes' checkpoint API, plain or compressed.
+
+Processes are stopped until their snapshot is durable, and killed then, unless
+--leave-running lets them go on. Whatever goes wrong before that, an interruption
+included, they go on as if nothing had happened.
+
+CRIU must be allowed to leave out, or to keep, what reaches beyond the processes:
+established TCP connections, file locks, mounts of the host and the like. A restore repeats these choices.`,
+		Example: `  arcstore create container db-1 --pid 4711 --leave-running
+  arcstore create container web-1 --runc web-1 --tcp-established
+  arcstore create container web-1 --images /tmp/web-1.tar.zst`,
+		Args:              takes(1, 1, "the TARGET"),
+		ValidArgsFunction: atMost(1, a.completeTargets),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runCreateContainer(cmd, a, opt, args[0])
+		},
+	}
+	f := cmd.Flags()
+	c, o := &opt.container, &opt.container.Options
+	f.IntVar(&c.PID, "pid", 0, "process `ID` of the root of the tree")
+	f.StringVar(&c.Runc, "runc", "", "`ID` of a running container of runc's")
+	f.StringVar(&c.RuncRoot, "runc-root", "", "runc's --root `DIR`")
+	f.StringVar(&c.Images, "images", "", "`PATH` of a directory of CRIU's images, or of a checkpoint archive")
+	f.BoolVar(&c.LeaveRunning, "leave-running", false, "let the processes go on")
+	f.BoolVar(&o.TCPEstablished, "tcp-established", false, "keep established TCP connections")
+	f.BoolVar(&o.FileLocks, "file-locks", false, "keep file locks")
+	f.BoolVar(&o.ShellJob, "shell-job", false, "the processes belong to a terminal's session")
+	f.BoolVar(&o.ExtUnixSockets, "ext-unix-sockets", false, "unix sockets may lead to processes outside")
+	f.StringArrayVar(&o.External, "external", nil, "`RESOURCE` that is not captured, as CRIU names it, such as mnt[/data]:data; may be repeated")
+	f.Var(&opt.ghost, "ghost-limit", "how large a deleted file may be that is still open (default 1MiB)")
+	f.Lookup("ghost-limit").DefValue = ""
+	f.IntVar(&c.PreDumps, "pre-dumps", capture.DefaultPreDumps, "read memory `N` times at most before the processes stop")
+	must(cmd.MarkFlagDirname("runc-root"))
+	for _, name := range []string{"pid", "runc", "external", "ghost-limit", "pre-dumps"} {
+		must(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
+	opt.about.addTo(a, cmd)
+	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInUse, exitInterrupted)
+}
+
+func runCreateContainer(cmd *cobra.Command, a *app, opt createContainerOptions, target string) error {
+	c := &opt.container
+	if err := oneOf(cmd, "pid", "runc", "images"); err != nil {
+		return err
+	}
+	switch {
+	case cmd.Flags().Changed("pid") && c.PID <= 0:
+		return usagef("--pid %d is no process ID", c.PID)
+	case c.RuncRoot != "" && c.Runc == "":
+		return usagef("--runc-root is for --runc")
+	case c.Images != "":
+		for _, name := range []string{"leave-running", "ghost-limit", "pre-dumps"} {
+			if cmd.Flags().Changed(name) {
+				return usagef("--%s is for processes that run, not for --images", name)
+			}
+		}
+	}
+	if c.PreDumps <= 0 {
+		c.PreDumps = -1
+	}
+	c.GhostLimit = int64(opt.ghost)
+	create, err := opt.about.options()
+	if err != nil {
+		return err
+	}
+	p := a.progress()
+	defer p.close()
+	create.Progress = p.report()
+	c.Note = func(text string) { a.note("%s", text) }
+	return a.write(cmd, func(m *arcstore.Manager) error {
+		s, err := m.CreateContainer(cmd.Context(), target, c, create)
+		p.close()
+		if s == nil {
+			return err
+		}
+		return errors.Join(a.printCreated(s), err) // both, where the processes are not as they should be
+	})
+}
