@@ -22,6 +22,11 @@ func OpenFile(name string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
+	return newFile(f, name)
+}
+
+// newFile makes a source of an open file, which it closes if it fails.
+func newFile(f *os.File, name string) (*File, error) {
 	info, err := f.Stat()
 	if err != nil {
 		f.Close()
