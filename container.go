@@ -14,6 +14,9 @@ import (
 // Checkpoint describes what a container's snapshot captured.
 type Checkpoint = manifest.Checkpoint
 
+// CheckpointOptions are choices of a checkpoint that its restore repeats.
+type CheckpointOptions = manifest.CheckpointOptions
+
 // Checkpoint returns the description of a container's snapshot, or nil where there is none.
 func (r *SnapshotReader) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 	b, err := r.description(manifest.CheckpointStream, manifest.MaxCheckpointSize)

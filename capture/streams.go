@@ -89,7 +89,7 @@ func captureStreams(ctx context.Context, streams []stream, sink Sink, b *manifes
 		stats.Inherited += got.Inherited
 		stats.Healed += got.Healed
 		if err != nil {
-			return stats, fmt.Errorf("stream %s: %w", s.name, err)
+			return stats, fmt.Errorf("capture: stream %s: %w", s.name, err)
 		}
 	}
 	return stats, nil
