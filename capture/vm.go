@@ -23,8 +23,8 @@ type VM struct {
 	State map[string]chunker.Source
 }
 
-// ErrInvalid is wrapped by the errors for a VM that cannot be captured as it is described.
-var ErrInvalid = errors.New("invalid machine")
+// ErrInvalid is wrapped by the errors for what cannot be captured as it is described.
+var ErrInvalid = errors.New("invalid argument")
 
 // CaptureVM captures every stream of vm: chunks go to sink, page tables to b,
 // in the order of the streams' names with the memory first.

@@ -88,7 +88,7 @@ func message(err error, command string) string {
 }
 
 // packages are the names with which libraries begin their errors.
-var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore"}
+var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore", "criu"}
 
 // plain is an error's text for people: on one line, without the names of
 // packages, and without a general beginning that a later part says again or better.
