@@ -20,26 +20,31 @@ import (
 	"github.com/arcboxlabs/arcstore/chunker"
 )
 
-// criuPath finds CRIU in $ARCSTORE_CRIU or the path, or skips the test: unless
+// lacks skips a test for want of a part of this machine, or fails it where
 // $ARCSTORE_TEST_REQUIRE lists criu.
+func lacks(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("ARCSTORE_TEST_REQUIRE"), ","), "criu") {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// criuPath finds CRIU in $ARCSTORE_CRIU or the path, or skips the test.
 func criuPath(t *testing.T) string {
 	t.Helper()
-	missing := t.Skipf
-	if slices.Contains(strings.Split(os.Getenv("ARCSTORE_TEST_REQUIRE"), ","), "criu") {
-		missing = t.Fatalf
-	}
 	name := os.Getenv("ARCSTORE_CRIU")
 	if name == "" {
 		var err error
 		if name, err = exec.LookPath("criu"); err != nil {
-			missing("needs CRIU 4.1 or later: apt-get install criu on Debian 13 and later, or name one by ARCSTORE_CRIU")
+			lacks(t, "needs CRIU 4.1 or later: apt-get install criu on Debian 13 and later, or set ARCSTORE_CRIU to one that you built")
 		}
 	}
 	if os.Getuid() != 0 {
-		missing("needs root, to checkpoint with CRIU")
+		lacks(t, "needs root, to checkpoint with CRIU")
 	}
 	if out, err := exec.Command(name, "check").CombinedOutput(); err != nil {
-		missing("CRIU cannot checkpoint on this machine: %s check: %v\n%s", name, err, out)
+		lacks(t, "CRIU cannot checkpoint on this machine: %s check: %v\n%s", name, err, out)
 	}
 	return name
 }
@@ -68,7 +73,7 @@ func startVictim(t *testing.T) *victim {
 	python := "/usr/bin/python3"
 	if _, err := os.Stat(python); err != nil {
 		if python, err = exec.LookPath("python3"); err != nil {
-			t.Skip("needs python3, as a process to checkpoint")
+			lacks(t, "needs python3, as a process to checkpoint: apt-get install python3")
 		}
 	}
 	// Its children, and what CRIU restores, are this process's to wait for.

@@ -149,6 +149,9 @@ func TestFlattenRestores(t *testing.T) {
 				t.Fatalf("only %d pages were dumped", pages)
 			}
 			original := openDir(t, full)
+			if maps := original.Pagemaps(); len(maps) != 3 || !strings.HasPrefix(maps[2], "pagemap-shmem-") {
+				t.Fatalf("want pagemaps of two processes and of the memory that they share, have %q", maps)
+			}
 			flat := writeImages(t, openDir(t, filepath.Join(base, "0")))
 			sameMemory(t, openDir(t, flat), original)
 			v.restore(t, flat, want)

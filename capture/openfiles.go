@@ -155,8 +155,8 @@ func (d *description) readFDs(id uint32) ([]fd, error) {
 	return fds, err
 }
 
-// openFiles reads the images of open files: one of them all since CRIU 3.0,
-// before that one a type.
+// openFiles reads the images of open files: in old CRIUs one a type, in later
+// ones one of them all.
 func (d *description) openFiles(o *openFiles) error {
 	err := d.images.Each("files.img", criu.TypeFiles, func(record []byte) error {
 		err := criu.Fields(record, func(f criu.Field) error {

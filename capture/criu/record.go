@@ -37,7 +37,6 @@ const (
 	TypeInet      Type = 0x56443851
 	TypeUnix      Type = 0x54373943
 	TypePacket    Type = 0x60454618
-	TypeNetlink   Type = 0x58005614
 	TypeFileLocks Type = 0x54323616
 	TypeStats     Type = 0x57093306
 )
