@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/arcboxlabs/arcstore/capture/criu"
@@ -253,7 +254,8 @@ func (im *images) capture(ctx context.Context, c *Container, engine, name, versi
 	for _, w := range warnings {
 		c.note("%s", w)
 	}
-	about.Engine, about.Name, about.CRIU, about.Options = engine, name, version, c.Options
+	about.Engine, about.Name, about.CRIU = engine, name, version
+	about.Options = join(about.Options, c.Options)
 	if im.about != nil {
 		about.Engine, about.Name, about.CRIU, about.Image = im.about.Engine, im.about.Name, im.about.CRIU, im.about.Image
 	}
@@ -273,6 +275,17 @@ func (im *images) capture(ctx context.Context, c *Container, engine, name, versi
 		return Stats{}, err
 	}
 	return captureStreams(ctx, sorted, sink, b, opts)
+}
+
+// join joins what the images prove with what CRIU was told.
+func join(a, b manifest.CheckpointOptions) manifest.CheckpointOptions {
+	return manifest.CheckpointOptions{
+		TCPEstablished: a.TCPEstablished || b.TCPEstablished,
+		FileLocks:      a.FileLocks || b.FileLocks,
+		ShellJob:       a.ShellJob || b.ShellJob,
+		ExtUnixSockets: a.ExtUnixSockets || b.ExtUnixSockets,
+		External:       slices.Concat(a.External, b.External),
+	}
 }
 
 // openImages opens a checkpoint that somebody else made. A compressed archive is unpacked to staging.
