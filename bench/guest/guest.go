@@ -38,6 +38,9 @@ type Options struct {
 	// moment, and the guest is where it was, paused.
 	Incoming string
 
+	// Files are files of this machine that a new guest finds in its root, by their paths in the guest. They are executable.
+	Files map[string]string
+
 	// ConsoleLog gets all that the guest prints, from another goroutine, until Close returns. nil: none. Its errors are ignored.
 	ConsoleLog io.Writer
 }
@@ -54,6 +57,8 @@ type Guest struct {
 
 	mu     sync.Mutex // one of pausing, resuming, saving at a time
 	paused bool
+
+	initramfs string // with Options.Files, which Close removes; "" for none
 
 	closing  sync.Once
 	closeErr error
@@ -79,6 +84,11 @@ func (g *Guest) start(ctx context.Context, image Image) error {
 	}
 	if err := g.openMemory(); err != nil {
 		return err
+	}
+	if len(g.opts.Files) > 0 {
+		if err := g.bring(&image); err != nil {
+			return err
+		}
 	}
 	output, input, err := os.Pipe()
 	if err != nil {
@@ -107,6 +117,21 @@ func (g *Guest) start(ctx context.Context, image Image) error {
 	}
 	g.paused = true
 	return g.loadDeviceState(ctx, g.opts.Incoming)
+}
+
+// bring makes an initramfs with Options.Files for the image.
+func (g *Guest) bring(image *Image) error {
+	f, err := os.CreateTemp("", "arcstore-guest-*.initramfs")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	g.initramfs = f.Name()
+	if err := addFiles(f, *image, g.opts.Files); err != nil {
+		return fmt.Errorf("files for the guest: %w", err)
+	}
+	image.Initramfs = g.initramfs
+	return f.Close()
 }
 
 // MemoryPath returns the path of the file that is the guest's RAM.
@@ -184,6 +209,9 @@ func (g *Guest) Close() error {
 		}
 		if g.memory != nil {
 			g.memory.Close()
+		}
+		if g.initramfs != "" {
+			os.Remove(g.initramfs)
 		}
 		if g.ownFile {
 			if err := os.Remove(g.opts.MemoryPath); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -23,12 +23,17 @@ const (
 	// made for 1 GiB, of which about 35 % of the pages are then not zero. It counts like Counter and prints "ready", 20 to
 	// 30 seconds after the boot, once its memory is filled and the work goes on at a steady rate.
 	Busy Flavour = "busy"
+	// Script has Python and runs the shell script /script, which Options.Files must bring. It prints "script ended with
+	// N", N being the script's exit code, and powers off. Its kernel tracks changed pages (soft-dirty), and has what
+	// CRIU needs of it.
+	Script Flavour = "script"
 )
 
 // An Image is what a guest boots from. Its files belong to the cache: they are only read.
 type Image struct {
-	Kernel    string // path of a bzImage
-	Initramfs string // path of a compressed cpio archive
+	Kernel    string   // path of a bzImage
+	Initramfs string   // path of a compressed cpio archive
+	modules   []string // paths of the kernel's modules that Script loads
 }
 
 // Prepare returns the image of a flavour. The first call makes it, out of packages that it has apt-get download, into
@@ -43,7 +48,7 @@ func Prepare(ctx context.Context, cacheDir string, flavour Flavour) (Image, erro
 	if err := lookProgram(qemuProgram, qemuPackage); err != nil {
 		return Image{}, fmt.Errorf("guest: prepare %s: %w", flavour, err)
 	}
-	kernel, err := cached(ctx, cacheDir, "kernel", func(dir string) error {
+	kernel, err := cached(ctx, cacheDir, kernelName, func(dir string) error {
 		return makeKernel(ctx, dir)
 	})
 	if err != nil {
@@ -55,11 +60,23 @@ func Prepare(ctx context.Context, cacheDir string, flavour Flavour) (Image, erro
 	if err != nil {
 		return Image{}, fmt.Errorf("guest: prepare %s: %w", flavour, err)
 	}
-	return Image{
+	image := Image{
 		Kernel:    filepath.Join(kernel, "vmlinuz"),
 		Initramfs: filepath.Join(initramfs, "initramfs"),
-	}, nil
+	}
+	if flavour == Script {
+		for _, name := range modules {
+			image.modules = append(image.modules, filepath.Join(kernel, name))
+		}
+	}
+	return image, nil
 }
+
+// kernelName is the kernel's directory in the cache.
+const kernelName = "kernel-2"
+
+// modules are those of the kernel's package that a Script guest loads, in this order: with them the kernel tells CRIU of sockets.
+var modules = []string{"unix_diag.ko", "netlink_diag.ko", "af_packet_diag.ko", "inet_diag.ko", "tcp_diag.ko", "udp_diag.ko", "raw_diag.ko"}
 
 // digest identifies the recipe, so that a changed one makes a new image. The versions of the packages are not in it:
 // an image stays what it is until someone empties the cache.
@@ -87,7 +104,7 @@ func makeKernel(ctx context.Context, dir string) error {
 		return err
 	}
 	defer os.Remove(deb)
-	return copyKernel(ctx, deb, filepath.Join(dir, "vmlinuz"))
+	return copyKernel(ctx, deb, dir)
 }
 
 func makeInitramfs(ctx context.Context, dir string, r recipe) error {

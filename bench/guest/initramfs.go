@@ -5,10 +5,12 @@ import (
 	"compress/gzip"
 	"context"
 	"embed"
+	"fmt"
 	"io"
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -35,6 +37,10 @@ var recipes = map[Flavour]recipe{
 			"init":                     "rootfs/busy-init",
 			"usr/lib/arcstore/work.py": "rootfs/work.py",
 		},
+	},
+	Script: {
+		packages: []string{"busybox-static", "usr-is-merged", "python3-minimal"},
+		files:    map[string]string{"init": "rootfs/script-init"},
 	},
 }
 
@@ -139,15 +145,18 @@ func mergedPath(name string) string {
 	return name
 }
 
-// copyKernel writes the kernel of a kernel package to target.
-func copyKernel(ctx context.Context, deb, target string) error {
-	found := false
+// copyKernel writes the kernel of a kernel package, and its modules that are needed, to dir.
+func copyKernel(ctx context.Context, deb, dir string) error {
+	found := 0
 	err := eachFile(ctx, deb, func(h *tar.Header, content io.Reader) error {
-		if found || !strings.HasPrefix(path.Base(h.Name), "vmlinuz-") {
+		name := path.Base(h.Name)
+		if strings.HasPrefix(name, "vmlinuz-") {
+			name = "vmlinuz"
+		} else if !slices.Contains(modules, name) {
 			return nil
 		}
-		found = true
-		f, err := os.Create(target)
+		found++
+		f, err := os.Create(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
@@ -157,8 +166,59 @@ func copyKernel(ctx context.Context, deb, target string) error {
 		}
 		return f.Close()
 	})
-	if err == nil && !found {
+	if err == nil && found != 1+len(modules) {
 		err = missingPackage(kernelMetapackage, os.ErrNotExist)
 	}
 	return err
+}
+
+// addFiles writes an initramfs of image's and, behind it, files of this machine: the kernel unpacks one archive after the other.
+func addFiles(w io.Writer, image Image, files map[string]string) error {
+	first, err := os.Open(image.Initramfs)
+	if err != nil {
+		return err
+	}
+	defer first.Close()
+	n, err := io.Copy(w, first)
+	if err != nil {
+		return err
+	}
+	// Archives begin at multiples of four bytes.
+	if _, err := w.Write(make([]byte, (4-n%4)%4)); err != nil {
+		return err
+	}
+	all := maps.Clone(files)
+	for i, module := range image.modules {
+		all[fmt.Sprintf("modules/%02d-%s", i, filepath.Base(module))] = module
+	}
+	tree := &guestTree{archive: newCPIOWriter(w), directories: map[string]bool{".": true}}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if err := tree.addHostFile(strings.TrimPrefix(name, "/"), all[name]); err != nil {
+			return err
+		}
+	}
+	return tree.archive.close()
+}
+
+// addHostFile adds a file of this machine, and the directories that it lies in.
+func (t *guestTree) addHostFile(name, file string) error {
+	name = mergedPath(name)
+	for i, c := range name {
+		if c == '/' && !t.directories[name[:i]] {
+			t.directories[name[:i]] = true
+			if err := t.archive.add(cpioEntry{name: name[:i], mode: modeDirectory | 0o755}, nil); err != nil {
+				return err
+			}
+		}
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return t.archive.add(cpioEntry{name: name, mode: modeRegular | 0o755, size: info.Size()}, f)
 }
