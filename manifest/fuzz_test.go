@@ -220,3 +220,28 @@ func FuzzName(f *testing.F) {
 		}
 	})
 }
+
+func FuzzCheckpoint(f *testing.F) {
+	b, err := goldenCheckpoint().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := DecodeCheckpoint(b)
+		if err != nil {
+			return
+		}
+		again, err := c.Encode()
+		if err != nil {
+			t.Fatalf("what was decoded does not encode: %v", err)
+		}
+		c, err = DecodeCheckpoint(again)
+		if err != nil {
+			t.Fatalf("what was encoded does not decode: %v", err)
+		}
+		if third, err := c.Encode(); err != nil || string(third) != string(again) {
+			t.Errorf("%s comes back as %s, %v", again, third, err)
+		}
+	})
+}

@@ -64,6 +64,7 @@ func (p *progress) show(now arcstore.Progress) {
 // close takes the bar off the screen.
 func (p *progress) close() {
 	if p != nil && p.bar != nil {
+		_ = p.bar.Finish() // a spinner would go on turning
 		_ = p.bar.Clear()
 		p.bar = nil
 	}
