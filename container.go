@@ -26,6 +26,15 @@ func (r *SnapshotReader) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 	return manifest.DecodeCheckpoint(b)
 }
 
+// needCheckpoint is Checkpoint where there must be one.
+func (r *SnapshotReader) needCheckpoint(ctx context.Context) (*Checkpoint, error) {
+	about, err := r.Checkpoint(ctx)
+	if err == nil && about == nil {
+		err = fmt.Errorf("arcstore: snapshot %s: %w: it is no checkpoint of processes", r.entry.ID, ErrInvalid)
+	}
+	return about, err
+}
+
 // RunOptions are the choices of a restore to running processes.
 type RunOptions struct {
 	// Runc is the ID of the container of runc's to make, from Bundle; "" restores the process tree by CRIU alone.
@@ -65,12 +74,9 @@ func (m *Manager) Run(ctx context.Context, ref string, opts *RunOptions) (_ *Run
 		return nil, err
 	}
 	defer r.Close()
-	about, err := r.Checkpoint(ctx)
+	about, err := r.needCheckpoint(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if about == nil {
-		return nil, fmt.Errorf("arcstore: snapshot %s: %w: it is no checkpoint of processes", r.entry.ID, ErrInvalid)
 	}
 	staging, err := os.MkdirTemp("", "arcstore-run-")
 	if err != nil {

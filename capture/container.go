@@ -297,5 +297,5 @@ func openImages(ctx context.Context, name, staging string) (*images, error) {
 	if info.IsDir() {
 		return openImageDir(name)
 	}
-	return nil, errors.New("archives are not read yet") // TODO
+	return openArchive(ctx, name, staging)
 }

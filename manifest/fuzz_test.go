@@ -245,3 +245,30 @@ func FuzzCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+func FuzzArchive(f *testing.F) {
+	b, err := goldenArchive().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := DecodeArchive(b)
+		if err != nil {
+			return
+		}
+		end := int64(0)
+		for _, m := range a.Members {
+			if m.Offset < end || m.Size < 0 || m.Offset+m.Size > a.Size {
+				t.Fatalf("%+v", a)
+			}
+			end = m.Offset + m.Size
+		}
+		if a.Rest() < 0 {
+			t.Errorf("%+v has a rest of %d", a, a.Rest())
+		}
+		if _, err := a.Encode(); err != nil {
+			t.Errorf("a valid archive does not encode: %v", err)
+		}
+	})
+}

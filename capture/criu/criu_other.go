@@ -2,7 +2,11 @@
 
 package criu
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"syscall"
+)
 
 func kernelRelease() string { return "" }
 
@@ -38,3 +42,6 @@ func (*Proxy) Env(env []string) []string { return env }
 
 // Close needs Linux.
 func (*Proxy) Close() error { return errLinux }
+
+// errLinux says that there is no CRIU here.
+var errLinux = fmt.Errorf("criu: %w: CRIU works on Linux only", syscall.ENOSYS)
