@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/arcboxlabs/arcstore"
 	"github.com/arcboxlabs/arcstore/bench/processes"
 )
@@ -371,5 +373,55 @@ func TestCheckpointFails(t *testing.T) {
 	}
 	if err := p.GoesOn(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// On a disk that is full before CRIU is done, or before the store is, the
+// process runs on, and a snapshot can be taken once there is room.
+func TestCheckpointFullDisk(t *testing.T) {
+	c := newCheckpoints(t)
+	p, err := processes.Objects(t.Context(), t.TempDir(), 16)
+	needProcesses(t, err)
+	defer p.Stop()
+	s := c.take(t, arcstore.Container{PID: p.PID, LeaveRunning: true})
+	for _, test := range []struct {
+		what string
+		size int64
+	}{
+		{"CRIU's images", s.Size / 2},
+		{"the store's packs", s.Size + s.Cost.BytesStored/2},
+	} {
+		dir := t.TempDir()
+		remount := func(size int64, flags uintptr) {
+			t.Helper()
+			if err := unix.Mount("tmpfs", dir, "tmpfs", flags, fmt.Sprintf("size=%d", size)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		remount(test.size, 0)
+		defer unix.Unmount(dir, unix.MNT_DETACH)
+		full := &checkpoints{dir: filepath.Join(dir, "store")}
+		if err := arcstore.Init(full.dir, nil); err != nil {
+			t.Fatal(err)
+		}
+		if full.m, err = arcstore.Open(t.Context(), full.dir, nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := full.m.CreateContainer(t.Context(), "c", &arcstore.Container{PID: p.PID}, nil)
+		if !errors.Is(err, unix.ENOSPC) && !strings.Contains(fmt.Sprint(err), "No space left on device") {
+			t.Errorf("no room for %s: %v", test.what, err)
+		}
+		full.nothingStaged(t)
+		if all, err := full.m.List(t.Context(), ""); err != nil || len(all) > 0 {
+			t.Errorf("no room for %s: snapshots %v %v", test.what, all, err)
+		}
+		if err := p.GoesOn(t.Context()); err != nil {
+			t.Fatalf("no room for %s: %v", test.what, err)
+		}
+		remount(8*s.Size, unix.MS_REMOUNT)
+		full.take(t, arcstore.Container{PID: p.PID, LeaveRunning: true})
+		if err := full.m.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
