@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // PathVariable names the environment variable that says where CRIU is.
@@ -93,11 +94,15 @@ func ParseVersion(text string) (Version, error) {
 
 // VersionOf asks the CRIU at path for its version.
 func VersionOf(ctx context.Context, path string) (Version, error) {
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	out, err := ask(ctx, path, "--version")
 	if err != nil {
-		return Version{}, fmt.Errorf("criu: %w: %s --version: %w", ErrUnusable, path, err)
+		return Version{}, fmt.Errorf("criu: %w: %w", ErrUnusable, err)
 	}
-	return ParseVersion(string(out))
+	v, err := ParseVersion(out)
+	if err != nil {
+		return Version{}, fmt.Errorf("criu: %w: %s --version says %q", ErrUnusable, path, strings.TrimSpace(out))
+	}
+	return v, nil
 }
 
 // Usable finds CRIU and makes sure that it is not too old for this kernel.
