@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -20,19 +21,21 @@ const hangTime = time.Second
 var said = regexp.MustCompile(`^(Error|Warn) +\([^)]*\): *(.*)$`)
 
 // ask runs the CRIU at path and returns what it wrote to stdout. The error of one
-// that fails has what it wrote to stderr.
+// that fails has what it complained of, for which it uses both streams.
 func ask(ctx context.Context, path string, args ...string) (string, error) {
-	var out, problems bytes.Buffer
+	var out, log bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.Stdout, cmd.Stderr = &out, &problems
+	cmd.Stdout, cmd.Stderr = &out, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // its children, too
 	cmd.WaitDelay = hangTime
 	err := cmd.Run()
 	if err == nil {
 		return out.String(), nil
 	}
 	err = fmt.Errorf("%s %s: %w", path, strings.Join(args, " "), err)
-	switch text := complaint(problems.String()); {
+	switch text := complaint(log.String() + "\n" + out.String()); {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("%s %s: %w", path, strings.Join(args, " "), ctx.Err())
 	case text != "":
@@ -43,10 +46,10 @@ func ask(ctx context.Context, path string, args ...string) (string, error) {
 
 // complaint returns on one line what CRIU complains of: its first errors, or else
 // what it wrote without a mark, or else its last warning.
-func complaint(stderr string) string {
+func complaint(output string) string {
 	var texts []string
 	var plain, warning string
-	for line := range strings.Lines(strings.ToValidUTF8(stderr, "?")) {
+	for line := range strings.Lines(strings.ToValidUTF8(output, "?")) {
 		line = strings.TrimSpace(line)
 		switch m := said.FindStringSubmatch(line); {
 		case m == nil && plain == "":

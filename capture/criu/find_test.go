@@ -69,7 +69,7 @@ func TestVersionOfHanging(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	_, err := criu.VersionOf(ctx, fakeCRIU(t, "exec sleep 60"))
+	_, err := criu.VersionOf(ctx, fakeCRIU(t, "sleep 60; :"))
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 30*time.Second {
 		t.Errorf("VersionOf a CRIU that hangs = %v after %v", err, time.Since(start))
 	}
