@@ -2,7 +2,14 @@
 
 package criu
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"syscall"
+)
+
+// errLinux says that there is no CRIU here.
+var errLinux = fmt.Errorf("criu: %w: CRIU works on Linux only", syscall.ENOSYS)
 
 func kernelRelease() string { return "" }
 

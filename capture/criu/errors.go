@@ -103,6 +103,3 @@ func RuncError(err error, text string) error {
 	}
 	return fmt.Errorf("runc says: %s", strings.Join(messages, "; "))
 }
-
-// errLinux says that there is no CRIU here.
-var errLinux = fmt.Errorf("criu: %w: CRIU works on Linux only", syscall.ENOSYS)
