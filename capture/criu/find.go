@@ -68,6 +68,10 @@ var (
 	// newVDSO is the first kernel whose vDSO releases before recommended do
 	// not know: they fail with "Unexpected rt vDSO area bounds".
 	newVDSO = Version{6, 13, 0}
+	// socketsKnown is the first release that dumps Internet sockets of newSockets and later
+	// kernels, which deny to have some options: others fail with "Can't get 1:16 opt".
+	socketsKnown = Version{4, 2, 0}
+	newSockets   = Version{6, 16, 0}
 )
 
 var versionNumber = regexp.MustCompile(`(\d+)\.(\d+)(?:\.(\d+))?`)
@@ -115,11 +119,19 @@ func Usable(ctx context.Context) (path string, v Version, err error) {
 		return path, v, err
 	}
 	need := oldest
-	if kernel, err := ParseVersion(kernelRelease()); err == nil && kernel.AtLeast(newVDSO) {
+	if kernel, err := Kernel(); err == nil && kernel.AtLeast(newVDSO) {
 		need = recommended
 	}
 	if !v.AtLeast(need) {
 		return path, v, fmt.Errorf("criu: %w: %s is CRIU %v, which is too old for this kernel: install CRIU %v or later", ErrUnusable, path, v, need)
 	}
 	return path, v, nil
+}
+
+// Kernel returns the version of the kernel that runs.
+func Kernel() (Version, error) { return ParseVersion(kernelRelease()) }
+
+// DumpsSockets reports whether CRIU v can dump Internet sockets on a kernel.
+func DumpsSockets(v, kernel Version) bool {
+	return v.AtLeast(socketsKnown) || !kernel.AtLeast(newSockets)
 }

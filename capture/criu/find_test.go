@@ -102,6 +102,19 @@ func TestAtLeast(t *testing.T) {
 	}
 }
 
+func TestDumpsSockets(t *testing.T) {
+	old, recent := criu.Version{Major: 4, Minor: 1, Patch: 1}, criu.Version{Major: 4, Minor: 2}
+	before, after := criu.Version{Major: 6, Minor: 15, Patch: 9}, criu.Version{Major: 6, Minor: 16}
+	for _, test := range []struct {
+		v, kernel criu.Version
+		want      bool
+	}{{old, before, true}, {recent, before, true}, {recent, after, true}, {old, after, false}} {
+		if criu.DumpsSockets(test.v, test.kernel) != test.want {
+			t.Errorf("CRIU %v on Linux %v: %v", test.v, test.kernel, !test.want)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	if warning, err := criu.Check(t.Context(), fakeCRIU(t, "echo Looks good.")); err != nil || warning != "" {
 		t.Errorf("Check of a good one = %q, %v", warning, err)

@@ -11,7 +11,7 @@ import (
 )
 
 // criuAdvice says how to get CRIU. Distributions have it, but often too old for their newer kernels.
-const criuAdvice = `install CRIU 4.1 or later, or build it and set ` + criu.PathVariable + ` (README.md, "Containers: getting CRIU")`
+const criuAdvice = `install CRIU 4.2 or later, or build it and set ` + criu.PathVariable + ` (README.md, "Containers: getting CRIU")`
 
 // needsLinux is the finding of checks of what only Linux has.
 var needsLinux = finding{Status: statusMissing, Found: "needs Linux"}
@@ -27,7 +27,7 @@ func checkCRIU(ctx context.Context) (finding, error) {
 	named := os.Getenv(criu.PathVariable)
 	switch {
 	case err == nil:
-		return finding{Status: statusOK, Found: fmt.Sprintf("CRIU %v (%s)", v, path)}, nil
+		return judgeCRIU(path, v), nil
 	case path == "" && named != "":
 		return finding{statusMissing, fmt.Sprintf("%s is %s, which is no program", criu.PathVariable, named), criuAdvice}, nil
 	case path == "":
@@ -36,6 +36,16 @@ func checkCRIU(ctx context.Context) (finding, error) {
 		return finding{statusMissing, problem(err), criuAdvice}, nil
 	}
 	return finding{statusMissing, fmt.Sprintf("CRIU %v (%s), too old for this kernel", v, path), criuAdvice}, nil
+}
+
+// judgeCRIU tells what a CRIU that is new enough cannot do here yet.
+func judgeCRIU(path string, v criu.Version) finding {
+	f := finding{Status: statusOK, Found: fmt.Sprintf("CRIU %v (%s)", v, path)}
+	if kernel, err := criu.Kernel(); err == nil && !criu.DumpsSockets(v, kernel) {
+		f.Status, f.Advice = statusLimited, criuAdvice
+		f.Found += fmt.Sprintf(", which cannot dump Internet sockets on Linux %v", kernel)
+	}
+	return f
 }
 
 // checkKernelForCRIU lets CRIU check the kernel, and its own rights.
