@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 const (
@@ -55,8 +53,7 @@ func acquireLock(ctx context.Context, dir string, timeout time.Duration, holder 
 		if waited := time.Since(start); waited >= timeout {
 			f.Close()
 			inUse := &InUseError{Dir: dir, Waited: waited}
-			var h lockHolder
-			if b, err := disk.ReadFile(disk.OS, name, 1<<16); err == nil && json.Unmarshal(b, &h) == nil {
+			if h, err := readHolder(name); err == nil {
 				inUse.PID, inUse.Holder = h.PID, h.Holder
 			}
 			return nil, inUse

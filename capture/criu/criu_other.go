@@ -8,6 +8,9 @@ import (
 	"syscall"
 )
 
+// errLinux says that there is no CRIU here.
+var errLinux = fmt.Errorf("criu: %w: CRIU works on Linux only", syscall.ENOSYS)
+
 func kernelRelease() string { return "" }
 
 // Dump needs Linux.
@@ -42,6 +45,3 @@ func (*Proxy) Env(env []string) []string { return env }
 
 // Close needs Linux.
 func (*Proxy) Close() error { return errLinux }
-
-// errLinux says that there is no CRIU here.
-var errLinux = fmt.Errorf("criu: %w: CRIU works on Linux only", syscall.ENOSYS)

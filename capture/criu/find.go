@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // PathVariable names the environment variable that says where CRIU is.
@@ -67,6 +68,10 @@ var (
 	// newVDSO is the first kernel whose vDSO releases before recommended do
 	// not know: they fail with "Unexpected rt vDSO area bounds".
 	newVDSO = Version{6, 13, 0}
+	// socketsKnown is the first release that dumps Internet sockets of newSockets and later
+	// kernels, which deny to have some options: others fail with "Can't get 1:16 opt".
+	socketsKnown = Version{4, 2, 0}
+	newSockets   = Version{6, 16, 0}
 )
 
 var versionNumber = regexp.MustCompile(`(\d+)\.(\d+)(?:\.(\d+))?`)
@@ -93,11 +98,15 @@ func ParseVersion(text string) (Version, error) {
 
 // VersionOf asks the CRIU at path for its version.
 func VersionOf(ctx context.Context, path string) (Version, error) {
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	out, err := ask(ctx, path, "--version")
 	if err != nil {
-		return Version{}, fmt.Errorf("criu: %w: %s --version: %w", ErrUnusable, path, err)
+		return Version{}, fmt.Errorf("criu: %w: %w", ErrUnusable, err)
 	}
-	return ParseVersion(string(out))
+	v, err := ParseVersion(out)
+	if err != nil {
+		return Version{}, fmt.Errorf("criu: %w: %s --version says %q", ErrUnusable, path, strings.TrimSpace(out))
+	}
+	return v, nil
 }
 
 // Usable finds CRIU and makes sure that it is not too old for this kernel.
@@ -110,11 +119,19 @@ func Usable(ctx context.Context) (path string, v Version, err error) {
 		return path, v, err
 	}
 	need := oldest
-	if kernel, err := ParseVersion(kernelRelease()); err == nil && kernel.AtLeast(newVDSO) {
+	if kernel, err := Kernel(); err == nil && kernel.AtLeast(newVDSO) {
 		need = recommended
 	}
 	if !v.AtLeast(need) {
 		return path, v, fmt.Errorf("criu: %w: %s is CRIU %v, which is too old for this kernel: install CRIU %v or later", ErrUnusable, path, v, need)
 	}
 	return path, v, nil
+}
+
+// Kernel returns the version of the kernel that runs.
+func Kernel() (Version, error) { return ParseVersion(kernelRelease()) }
+
+// DumpsSockets reports whether CRIU v can dump Internet sockets on a kernel.
+func DumpsSockets(v, kernel Version) bool {
+	return v.AtLeast(socketsKnown) || !kernel.AtLeast(newSockets)
 }

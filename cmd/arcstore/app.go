@@ -88,7 +88,8 @@ go to stderr.`,
 	root.AddCommand(
 		newInitCommand(a), newCreateCommand(a), newListCommand(a), newShowCommand(a), newDiffCommand(a), newStatsCommand(a),
 		newRestoreCommand(a), newExportCommand(a), newDeleteCommand(a), newPruneCommand(a), newGCCommand(a), newVerifyCommand(a),
-		newReindexCommand(a), newCompressionCommand(a), newDemoCommand(a), newDemoGuestCommand(a), newVersionCommand(a),
+		newReindexCommand(a), newCompressionCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a),
+		newVersionCommand(a),
 	)
 	describeCobrasOwn(root)
 	return root
