@@ -137,6 +137,9 @@ func (t *tarball) keep(im *images, incremental bool) error {
 
 // list lists the members that have content.
 func (t *tarball) list(ctx context.Context) error {
+	if t.f.Size() < blockSize {
+		return fmt.Errorf("%w: it is no tar archive", ErrInvalid)
+	}
 	whole := io.NewSectionReader(t.f, 0, t.f.Size())
 	r := tar.NewReader(whole)
 	end := int64(0) // of what was read so far
@@ -176,7 +179,7 @@ func (t *tarball) list(ctx context.Context) error {
 // blockSize is what everything in a tar archive is a multiple of, in bytes.
 const blockSize = 512
 
-var errCut = fmt.Errorf("%w: the archive is cut short: it ends before its end: copy it again", ErrInvalid)
+var errCut = fmt.Errorf("%w: the archive is cut short: copy it again", ErrInvalid)
 
 // checkEnd makes sure that the block of zeros is there that ends an archive:
 // one that was cut off between two members looks whole otherwise.

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/arcboxlabs/arcstore"
 )
@@ -40,6 +41,26 @@ type usageError struct{ text string }
 func (e *usageError) Error() string { return e.text }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// flagError is the error of a flag, in words of the command line instead of those of a library.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return &usageError{err.Error()}
+	}
+	var why string
+	switch kind := invalid.GetFlag().Value.Type(); kind {
+	case "int", "int64":
+		why = "is no whole number that is possible here"
+	case "bool":
+		why = "is neither true nor false"
+	case "duration":
+		why = "is no duration such as 30s, 5m or 2h"
+	default:
+		return usagef("--%s: %v", invalid.GetFlag().Name, invalid.Unwrap())
+	}
+	return usagef("--%s %q %s", invalid.GetFlag().Name, invalid.GetValue(), why)
+}
 
 // hinted is an error that knows what to do about it.
 type hinted struct {
@@ -95,11 +116,9 @@ var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "
 func plain(err error) string {
 	parts := strings.Split(strings.ReplaceAll(err.Error(), "\n", "; "), ": ")
 	parts = slices.DeleteFunc(parts, func(part string) bool { return slices.Contains(packages, part) })
-	for len(parts) > 1 {
-		rest := strings.Join(parts[1:], ": ")
-		if parts[0] != arcstore.ErrInvalid.Error() && !strings.Contains(rest, parts[0]) {
-			break
-		}
+	last := parts[len(parts)-1]
+	parts = slices.DeleteFunc(parts, func(part string) bool { return part == arcstore.ErrInvalid.Error() && part != last })
+	for len(parts) > 1 && strings.Contains(strings.Join(parts[1:], ": "), parts[0]) {
 		parts = parts[1:]
 	}
 	return strings.Join(parts, ": ")

@@ -63,12 +63,29 @@ func TestMessage(t *testing.T) {
 		{fmt.Errorf("%w: %w", arcstore.ErrExists, errors.New("restore: memory in out: exists already")), "arcstore: memory in out: exists already"},
 		{fmt.Errorf("arcstore: %w: %w", arcstore.ErrInvalid, errors.New("manifest: invalid target")), "arcstore: invalid target"},
 		{arcstore.ErrInvalid, "arcstore: invalid argument"},
+		{fmt.Errorf("/etc: %w: no archive", arcstore.ErrInvalid), "arcstore: /etc: no archive"},
 		{usagef("that is not so"), "arcstore: that is not so (see arcstore gc --help)"},
 		{fmt.Errorf("write: %w", syscall.ENOSPC), "arcstore: write: no space left on device (nothing in the store is harmed; free some space and try again)"},
 		{hinted{errors.New("one"), "do this"}, "arcstore: one (do this)"},
 	} {
 		if got := message(test.err, "arcstore gc"); got != test.want {
 			t.Errorf("got  %q\nwant %q", got, test.want)
+		}
+	}
+}
+
+// TestFlagErrors: what is wrong with a flag's value is said in words of the command line.
+func TestFlagErrors(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--lock-timeout=soon": `--lock-timeout "soon" is no duration such as 30s, 5m or 2h`,
+		"--json=perhaps":      `--json "perhaps" is neither true nor false`,
+		"--keep-last=z":       `--keep-last "z" is no whole number that is possible here`,
+		"--nothing":           "unknown flag: --nothing",
+	} {
+		var out bytes.Buffer
+		code := run([]string{"prune", "web", arg}, strings.NewReader(""), io.Discard, &out)
+		if got := strings.TrimSpace(out.String()); code != exitUsage || got != "arcstore: "+want+" (see arcstore prune --help)" {
+			t.Errorf("%s: exit code %d, %q", arg, code, got)
 		}
 	}
 }
