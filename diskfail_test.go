@@ -118,7 +118,7 @@ func badError(err error, errno syscall.Errno) string {
 	switch {
 	case !errors.Is(err, errno) && !(IsCorrupt(err) && strings.Contains(err.Error(), errno.Error())): // a sector that cannot be read is damage
 		return "does not say what the disk says"
-	case !slices.ContainsFunc([]string{"store: ", "manifest: ", "arcstore: ", "restore: "}, func(p string) bool { return strings.HasPrefix(err.Error(), p) }):
+	case !slices.ContainsFunc([]string{"store: ", "manifest: ", "arcstore: ", "restore: ", "capture: "}, func(p string) bool { return strings.HasPrefix(err.Error(), p) }):
 		return "does not say where it is from"
 	case strings.Count(err.Error(), ": ") < 2:
 		return "does not say what was being done"
