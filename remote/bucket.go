@@ -3,7 +3,9 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"time"
 )
 
 // Errors of a Bucket. Whatever else a request fails with is no damage: it may work the next time.
@@ -20,6 +22,25 @@ var (
 type Object struct {
 	Key  string // relative to the prefix
 	Size int64  // bytes
+}
+
+// ErrExpired is the error of a request that was not sent since it came too late.
+var ErrExpired = errors.New("it took too long")
+
+type expiry struct{}
+
+// withExpiry returns a context of which a Bucket sends no request after t, not even another try of one. What counts is
+// the wall clock, which goes on while a machine is suspended, and others take an upload for abandoned.
+func withExpiry(ctx context.Context, t time.Time) context.Context {
+	return context.WithValue(ctx, expiry{}, t.Round(0))
+}
+
+// checkExpiry is to be called right before a request is sent.
+func checkExpiry(ctx context.Context, now time.Time) error {
+	if t, ok := ctx.Value(expiry{}).(time.Time); ok && now.Round(0).After(t) {
+		return fmt.Errorf("remote: %w: the upload was begun before %v", ErrExpired, t)
+	}
+	return nil
 }
 
 // Bucket is what a remote needs of S3: objects, each written once and whole, under one prefix of a bucket. Keys are

@@ -176,6 +176,9 @@ func encodeConfig(c Config) ([]byte, error) {
 	return append(b, configSum(b)...), nil
 }
 
+// DecodeConfig parses the content of a config.json: ErrCorrupt, ErrVersion.
+func DecodeConfig(b []byte) (Config, error) { return decodeConfig(b) }
+
 func decodeConfig(b []byte) (Config, error) {
 	var c Config
 	at := len(b) - configSumSize
