@@ -53,6 +53,8 @@ type Options struct {
 	LockTimeout time.Duration
 	// Holder is what other processes are told of this one; default the program's name.
 	Holder string
+
+	distant bool // it is read over a network
 }
 
 // Manager is an open store. It is safe for concurrent use.
@@ -86,7 +88,8 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 	if holder == "" {
 		holder = filepath.Base(os.Args[0])
 	}
-	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder, Disk: d, PackSize: packSize})
+	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder, Disk: d, PackSize: packSize,
+		Distant: opts.distant})
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (v *verification) damage(what, why string, snapshots ...string) {
 
 // note keeps the first reason for which something could not be written down.
 func (v *verification) note(err error) {
-	if err != nil && v.report.Unnoted == "" {
+	if err != nil && v.report.Unnoted == "" && !errors.Is(err, errors.ErrUnsupported) { // a bucket takes no notes
 		v.report.Unnoted = err.Error()
 	}
 }

@@ -81,6 +81,15 @@ func checksumLine(b []byte) string {
 	return fmt.Sprintf("%s%08x%s", sumBefore, crc32.Checksum(b, crcTable), sumAfter)
 }
 
+// Encode returns the content of the entry's file, and sets e.Format.
+func (e *Entry) Encode() ([]byte, error) {
+	b, err := e.encode()
+	if err != nil {
+		return nil, fmt.Errorf("manifest: entry %q: %w", e.ID, err)
+	}
+	return b, nil
+}
+
 // encode returns the entry's file; what decodeEntry would refuse is an error here.
 func (e *Entry) encode() ([]byte, error) { return e.encodeWithin(maxEntry) }
 

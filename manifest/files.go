@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 
@@ -63,6 +64,47 @@ func (f *Files) Size(d Digest) (int64, error) {
 		return 0, f.wrap(d, err)
 	}
 	return info.Size(), nil
+}
+
+// OpenFile opens a manifest's file, to be copied elsewhere as it is. It must be closed.
+func (f *Files) OpenFile(d Digest) (disk.File, error) {
+	file, err := f.disk.Open(f.path(d))
+	if err != nil {
+		return nil, f.wrap(d, err)
+	}
+	return file, nil
+}
+
+// Import adds a manifest that was made elsewhere, from its file of size bytes, and verifies it. One that is there is
+// left as it is. Its ancestors must be there before anything refers to it.
+func (f *Files) Import(ctx context.Context, d Digest, file io.ReaderAt, size int64) error {
+	if f.Verify(ctx, d) == nil {
+		return nil
+	}
+	if err := f.copyIn(d, io.NewSectionReader(file, 0, size)); err != nil {
+		return fmt.Errorf("manifest: import %s: %w", d, err)
+	}
+	err := f.Verify(ctx, d)
+	if err != nil {
+		f.Remove(d)
+	}
+	return err
+}
+
+func (f *Files) copyIn(d Digest, r io.Reader) error {
+	if err := disk.MakeDir(f.disk, f.dir); err != nil {
+		return err
+	}
+	tmp, err := disk.CreateIn(f.disk, f.dir)
+	if err != nil {
+		return err
+	}
+	if _, err = io.Copy(tmp, r); err == nil {
+		return disk.MoveInto(f.disk, tmp, f.path(d), true)
+	}
+	tmp.Close()
+	f.disk.Remove(tmp.Name())
+	return err
 }
 
 // Remove deletes a manifest. What has it for a parent cannot be read

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -34,12 +35,12 @@ type PushOptions struct {
 
 // Pushed says what a push did.
 type Pushed struct {
-	Snapshots int   // that are in the bucket now and were not before
-	Present   int   // that were there already
-	Packs     int   // uploaded
-	Bytes     int64 // uploaded, of packs, manifests and index objects
-	Mended    int   // snapshots whose parts a collection condemned meanwhile
-	Resumed   int   // packs and manifests that an earlier push had sent, and that were not sent again
+	Pushed  []string // snapshots that are in the bucket now and were not before
+	Present []string // those that were there already
+	Packs   int      // uploaded
+	Bytes   int64    // uploaded, of packs, manifests and index objects
+	Mended  int      // how often a collection condemned what was being pushed
+	Resumed int      // packs and manifests that an earlier push had sent, and that were not sent again
 }
 
 // content is what is pushed.
@@ -146,11 +147,14 @@ func (p *pusher) push(ctx context.Context, e *manifest.Entry) error {
 	}
 	whole := func(s *Snapshot) bool { return len(p.r.view.lost(s.parts())) == 0 }
 	if slices.ContainsFunc(old, whole) {
-		p.done.Present++
+		p.done.Present = append(p.done.Present, e.ID)
 		return p.replace(ctx, slices.DeleteFunc(old, whole))
 	}
 	for range pushTries {
 		s, err := p.publish(ctx, e)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a pack that a sweep of the store replaced meanwhile
+		}
 		if err != nil {
 			return err
 		}
@@ -158,7 +162,7 @@ func (p *pusher) push(ctx context.Context, e *manifest.Entry) error {
 			return err
 		}
 		if whole(s) {
-			p.done.Snapshots++
+			p.done.Pushed = append(p.done.Pushed, e.ID)
 			return p.replace(ctx, old)
 		}
 		p.done.Mended++
@@ -202,7 +206,9 @@ func (p *pusher) publish(ctx context.Context, e *manifest.Entry) (*Snapshot, err
 		}
 		rest = rest[n:]
 	}
-	s := &Snapshot{Entry: e}
+	entry := *e
+	entry.Packs = nil // of the store
+	s := &Snapshot{Entry: &entry}
 	s.Host, _ = os.Hostname()
 	for _, id := range plan.packs {
 		u := v.packs[id]

@@ -107,6 +107,9 @@ func (r *Remote) checkCache() error {
 	return nil
 }
 
+// Empty reports whether nobody has pushed anything yet.
+func (r *Remote) Empty() bool { return r.config == nil }
+
 // Close lets go of the cache.
 func (r *Remote) Close() error {
 	if r.finder == nil {

@@ -265,6 +265,7 @@ func (w *world) newHost(i int) *host {
 }
 
 func (h *host) live() {
+	again := "" // what a push that died was about
 	for range 4 + h.w.below(8) {
 		ctx, cancel := context.WithCancel(context.Background())
 		died := make(chan struct{})
@@ -279,11 +280,17 @@ func (h *host) live() {
 			}()
 		}
 		var err error
+		id := h.w.ids[h.w.below(len(h.w.ids))]
 		switch n := h.w.below(10); {
+		case again != "":
+			err = h.push(ctx, again)
+			again = ""
 		case n < 5:
-			err = h.push(ctx, h.w.ids[h.w.below(len(h.w.ids))])
+			if err = h.push(ctx, id); err != nil && h.w.chance(0.5) {
+				again = id
+			}
 		case n < 7:
-			err = h.remove(ctx, h.w.ids[h.w.below(len(h.w.ids))])
+			err = h.remove(ctx, id)
 		default:
 			err = h.collect(ctx)
 		}
@@ -300,6 +307,9 @@ func (h *host) live() {
 		}
 		close(died)
 		cancel()
+		if again != "" {
+			continue // at once
+		}
 		time.Sleep(time.Duration(h.w.below(int(2 * simGrace))))
 	}
 }
@@ -309,7 +319,7 @@ func (h *host) now() time.Time { return time.Now().Add(h.skew) }
 func (h *host) open(ctx context.Context) (*Remote, error) {
 	return Open(ctx, h.bucket, &Options{
 		cache:      h.cache,
-		uploadLife: simGrace,
+		uploadLife: 2 * simGrace,
 		now:        h.now,
 		finder:     func(read tableReader) finder { return &simFinder{read: read} },
 	})
@@ -328,8 +338,8 @@ func (h *host) push(ctx context.Context, id string) error {
 	done, err := r.push(ctx, h, []*manifest.Entry{entry}, nil)
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
-	h.w.count.Pushed += done.Snapshots
-	h.w.count.Present += done.Present
+	h.w.count.Pushed += len(done.Pushed)
+	h.w.count.Present += len(done.Present)
 	h.w.count.Mended += done.Mended
 	h.w.count.Resumed += done.Resumed
 	if err == nil && h.w.begun[id] == before { // no deletion meanwhile

@@ -26,17 +26,31 @@ type view struct {
 	manifests map[manifest.Digest]Manifest
 }
 
-// sync brings the view up to date. It reads only what is new.
+// sync brings the view up to date, and what finds chunks.
 func (r *Remote) sync(ctx context.Context) error {
+	v, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
+	r.view = v
+	chunks, err := r.chunks()
+	if err != nil {
+		return err
+	}
+	return chunks.Set(ctx, v.packIDs())
+}
+
+// look returns a view of the bucket as it is. It reads only what is new.
+func (r *Remote) look(ctx context.Context) (*view, error) {
 	v := &view{snapshots: make(map[string][]string), dead: newDead(), uploads: make(map[uploadID]*upload),
 		packs: make(map[store.PackID]uploadID), manifests: make(map[manifest.Digest]Manifest)}
 	keys, err := r.list(ctx, snapshotsPrefix)
 	if err != nil {
-		return fmt.Errorf("remote: list snapshots: %w", err)
+		return nil, fmt.Errorf("remote: list snapshots: %w", err)
 	}
 	records, err := r.records(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, rec := range records {
 		v.dead.add(rec)
@@ -47,17 +61,12 @@ func (r *Remote) sync(ctx context.Context) error {
 		}
 	}
 	if err := r.readUploads(ctx, v); err != nil {
-		return err
+		return nil, err
 	}
 	for id, u := range v.uploads {
 		v.add(id, u)
 	}
-	r.view = v
-	chunks, err := r.chunks()
-	if err != nil {
-		return err
-	}
-	return chunks.Set(ctx, v.packIDs())
+	return v, nil
 }
 
 // add adds those parts of an upload that are not dead.

@@ -176,6 +176,15 @@ func encodeConfig(c Config) ([]byte, error) {
 	return append(b, configSum(b)...), nil
 }
 
+// EncodedConfig returns the content of the config.json of the store in dir.
+func EncodedConfig(dir string) ([]byte, error) {
+	c, err := ReadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	return encodeConfig(c)
+}
+
 // DecodeConfig parses the content of a config.json: ErrCorrupt, ErrVersion.
 func DecodeConfig(b []byte) (Config, error) { return decodeConfig(b) }
 

@@ -17,12 +17,23 @@ import (
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
-const (
-	// readSize bounds how much of a pack is read at once, in bytes, where
-	// wanted frames lie side by side.
-	readSize = 512 << 10
-	// openPacks bounds the pack files that a Fetcher keeps open.
-	openPacks = 128
+// readSize bounds how much of a pack is read at once, in bytes, where wanted
+// frames lie side by side.
+const readSize = 512 << 10
+
+// openPacks bounds the pack files that a Fetcher keeps open.
+const openPacks = 128
+
+// reads is how packs are read.
+type reads struct {
+	size    int64 // bounds what is read at once, in bytes
+	gap     int64 // up to so many bytes that nobody wants are read along, where that saves a read
+	workers int   // how many reads are under way at once
+}
+
+var (
+	local   = reads{size: readSize, workers: runtime.GOMAXPROCS(0)}
+	distant = reads{size: 1 << 20, gap: 128 << 10, workers: 16}
 )
 
 // Fetcher gets chunks out of a store. It needs neither lock nor index: the
@@ -218,7 +229,7 @@ func (f *Fetcher) loadRest(ctx context.Context) error {
 func (f *Fetcher) load(ctx context.Context, ids []PackID) error {
 	tables := make([]*table, len(ids))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	g.SetLimit(f.s.reads.workers)
 	for i, id := range ids {
 		if f.loc.has(id) {
 			continue
@@ -258,14 +269,14 @@ func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, delive
 		}
 		return cmp.Compare(a.i, b.i)
 	})
-	workers := runtime.GOMAXPROCS(0)
+	workers := f.s.reads.workers
 	tasks := make(chan []ref, workers)
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(tasks)
 		for len(refs) > 0 {
-			n := taskLength(refs, tables)
+			n := f.s.reads.taskLength(refs, tables)
 			select {
 			case tasks <- refs[:n]:
 			case <-ctx.Done():
@@ -299,26 +310,27 @@ func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, delive
 	return gone, bad, err
 }
 
-// taskLength returns how many refs, from the first on, lie in frames side by
-// side that one read can get.
-func taskLength(refs []ref, tables []*table) int {
+// taskLength returns how many refs, from the first on, lie in frames that one read can get.
+func (r reads) taskLength(refs []ref, tables []*table) int {
 	t := tables[refs[0].table]
 	at := t.frameOf(int(refs[0].slot))
-	size := int64(t.frames[at].stored)
+	from := t.frames[at].offset
 	n := 1
 	for ; n < len(refs) && refs[n].table == refs[0].table; n++ {
-		if f := &t.frames[at]; refs[n].slot < f.first+uint32(f.chunks) {
+		last := &t.frames[at]
+		if refs[n].slot < last.first+uint32(last.chunks) {
 			continue
 		}
-		if at+1 >= len(t.frames) {
+		next := at + 1
+		for refs[n].slot >= t.frames[next].first+uint32(t.frames[next].chunks) {
+			if next++; t.frames[next].offset-last.offset-int64(last.stored) > r.gap {
+				return n
+			}
+		}
+		if t.frames[next].offset+int64(t.frames[next].stored)-from > r.size {
 			break
 		}
-		next := &t.frames[at+1]
-		if refs[n].slot >= next.first+uint32(next.chunks) || size+int64(next.stored) > readSize {
-			break
-		}
-		at++
-		size += int64(next.stored)
+		at = next
 	}
 	return n
 }

@@ -47,6 +47,9 @@ func (r *frameReader) read(t *table, refs []ref, deliver func(i int, data []byte
 		for n < len(refs) && refs[n].slot < f.first+uint32(f.chunks) {
 			n++
 		}
+		if n == 0 {
+			continue // read along
+		}
 		raw, why := r.decode(t, f, stored[f.offset-from:][:f.stored])
 		if err := r.deliver(t, f, raw, why, refs[:n], deliver); err != nil {
 			return err

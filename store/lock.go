@@ -95,3 +95,13 @@ func (s *Store) Lock(ctx context.Context, holder string) (unlock func(), err err
 	}
 	return func() { l.release() }, nil
 }
+
+// LockDir takes a lock like a store's on any directory: one process at a time has it, until unlock or its death. It
+// waits up to timeout and then fails with an *InUseError.
+func LockDir(ctx context.Context, dir string, timeout time.Duration, holder string) (unlock func(), err error) {
+	l, err := acquireLock(ctx, dir, timeout, holder)
+	if err != nil {
+		return nil, err
+	}
+	return func() { l.release() }, nil
+}

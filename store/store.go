@@ -33,6 +33,8 @@ type Options struct {
 	Holder      string        // what the lock file says of this process
 	Disk        disk.Disk     // under all files but Badger's; nil: the operating system's
 	PackSize    int64         // of new packs, bytes; 0: PackSize
+	// Distant says that the disk is far away: it reads more at once, and from many places at once.
+	Distant bool
 }
 
 // Store is an open chunk store. It is safe for concurrent use.
@@ -41,6 +43,7 @@ type Store struct {
 	disk     disk.Disk
 	readOnly bool
 	packSize int64
+	reads    reads
 	lock     *lock
 	index    *index // nil when read-only
 	damage   *damage
@@ -82,7 +85,10 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly, packSize: cmp.Or(opts.PackSize, PackSize), damage: newDamage(opts.Disk, dir)}
+	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly, packSize: cmp.Or(opts.PackSize, PackSize), reads: local, damage: newDamage(opts.Disk, dir)}
+	if opts.Distant {
+		s.reads = distant
+	}
 	s.damage.load()
 	if opts.ReadOnly {
 		return s, nil

@@ -130,6 +130,9 @@ func (w *Writer) Put(id chunker.ID, data []byte) error {
 	return w.add(id, data)
 }
 
+// Has reports whether a chunk need not be put: a sound copy is in the store, and stays at least until w is closed.
+func (w *Writer) Has(id chunker.ID) (bool, error) { return w.has(&id) }
+
 // has reports whether a sound copy of a chunk is in the store, or on its way.
 func (w *Writer) has(id *chunker.ID) (bool, error) {
 	if w.last != nil && w.next < w.last.slots() && *w.last.id(w.next) == *id && !w.s.damage.spoiled().has(&w.last.pack, w.next) {

@@ -1,0 +1,232 @@
+package arcstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/store"
+)
+
+// PullOptions are the choices of Pull.
+type PullOptions struct {
+	Progress func(Progress) // bytes of all streams
+}
+
+// PullReport says what a pull did. Sizes are in bytes.
+type PullReport struct {
+	Pulled     []string      `json:"pulled"`  // IDs of snapshots that were not in the store, and now are
+	Present    []string      `json:"present"` // those that were there before
+	ChunksNew  int64         `json:"chunks_new"`
+	BytesNew   int64         `json:"bytes_new"`   // of chunks that the store lacked, uncompressed
+	BytesRead  int64         `json:"bytes_read"`  // of packs in the bucket
+	BytesAdded int64         `json:"bytes_added"` // of packs written
+	Duration   time.Duration `json:"duration_ns"`
+}
+
+// Pull copies snapshots from the bucket into m, with their IDs. Only chunks are fetched that m lacks; every
+// byte is verified. Those that it returns without an error for are durable and ready.
+func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *PullOptions) (*PullReport, error) {
+	if m.readOnly {
+		return nil, ErrReadOnly
+	}
+	if opts == nil {
+		opts = &PullOptions{}
+	}
+	if r.Snapshots == nil {
+		return nil, fmt.Errorf("arcstore: %w: the bucket is empty", ErrNotFound)
+	}
+	if r.Snapshots.ChunkSize() != m.ChunkSize() {
+		return nil, fmt.Errorf("arcstore: %w: the bucket has chunks of %d bytes, and the store of %d: pull into a store made with init --from-remote",
+			ErrInvalid, r.Snapshots.ChunkSize(), m.ChunkSize())
+	}
+	start := time.Now()
+	report := &PullReport{}
+	for _, ref := range refs {
+		e, err := r.Snapshots.getComplete(ctx, ref)
+		if err != nil {
+			return report, err
+		}
+		if own, err := m.catalogue.Get(ctx, e.ID); err == nil && own.State == manifest.Ready {
+			report.Present = append(report.Present, e.ID)
+			continue
+		}
+		p := &pull{m: m, from: r.Snapshots, entry: e, opts: opts, report: report}
+		if err := p.run(ctx); err != nil {
+			return report, fmt.Errorf("arcstore: pull %s: %w", e.ID, err)
+		}
+		report.Pulled = append(report.Pulled, e.ID)
+	}
+	report.Duration = time.Since(start)
+	return report, nil
+}
+
+// pull is one snapshot on its way into the store.
+type pull struct {
+	m, from *Manager
+	entry   *Snapshot
+	opts    *PullOptions
+	report  *PullReport
+
+	writer *store.Writer
+	done   int64
+}
+
+// pullBytes is how much is fetched before it is written, in bytes.
+const pullBytes = 32 << 20
+
+func (p *pull) run(ctx context.Context) error {
+	table, err := p.from.openTable(ctx, p.entry)
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	layers := table.Layers()
+	defer p.register(layers)()
+	if p.writer, err = p.m.store.NewWriter(ctx); err != nil {
+		return err
+	}
+	defer p.writer.Close()
+	chunks := p.from.store.NewFetcher(packIDs(p.entry.Packs))
+	defer chunks.Close()
+	for _, s := range table.Streams() {
+		if err := p.stream(ctx, table, s.Name, chunks); err != nil {
+			return err
+		}
+	}
+	_, read := chunks.FramesRead()
+	p.report.BytesRead += read
+	return p.commit(ctx, layers)
+}
+
+// register keeps garbage collections from what is on its way.
+func (p *pull) register(layers []manifest.Digest) (end func()) {
+	m := p.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range layers {
+		m.parents[d]++
+	}
+	m.running[p.entry.ID] = true
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, d := range layers {
+			if m.parents[d]--; m.parents[d] == 0 {
+				delete(m.parents, d)
+			}
+		}
+		delete(m.running, p.entry.ID)
+	}
+}
+
+// stream fetches the chunks of a stream that the store lacks.
+func (p *pull) stream(ctx context.Context, table *manifest.Table, name string, chunks *store.Fetcher) error {
+	t, err := table.Stream(name)
+	if err != nil {
+		return err
+	}
+	size := p.m.ChunkSize()
+	var lacks []ChunkID
+	flush := func() error {
+		for part := range slices.Chunk(lacks, max(1, pullBytes/size)) {
+			if err := p.fetch(ctx, part, chunks); err != nil {
+				return err
+			}
+		}
+		lacks = lacks[:0]
+		return nil
+	}
+	err = eachEntry(ctx, t, func(first int64, ids []ChunkID) error {
+		for _, id := range ids {
+			if id.IsHole() {
+				continue
+			}
+			has, err := p.writer.Has(id)
+			if err != nil {
+				return err
+			}
+			if !has {
+				lacks = append(lacks, id)
+			}
+		}
+		p.done += min(int64(len(ids)*size), t.Size()-first*int64(size))
+		if p.opts.Progress != nil {
+			p.opts.Progress(Progress{Phase: "pull", Done: p.done, Total: p.entry.Size})
+		}
+		if len(lacks)*size >= pullBytes {
+			return flush()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// fetch gets chunks and puts them into the store, in their order.
+func (p *pull) fetch(ctx context.Context, ids []ChunkID, chunks *store.Fetcher) error {
+	size := p.m.ChunkSize()
+	data := make([][]byte, len(ids))
+	arena := make([]byte, len(ids)*size)
+	err := chunks.Fetch(ctx, ids, func(i int, b []byte) error {
+		for ; len(b) > 0; i++ {
+			n := min(size, len(b)) // a short chunk ends what lies together
+			data[i] = arena[i*size:][:copy(arena[i*size:], b[:n])]
+			b = b[n:]
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		if chunker.Sum(data[i]) != id {
+			return fmt.Errorf("chunk %s: what came is another", id)
+		}
+		if err := p.writer.Put(id, data[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commit makes everything durable, in the order of a create.
+func (p *pull) commit(ctx context.Context, layers []manifest.Digest) error {
+	m := p.m
+	m.committing.RLock()
+	defer m.committing.RUnlock()
+	written, err := p.writer.Commit()
+	if err != nil {
+		return err
+	}
+	p.report.ChunksNew += written.Chunks
+	p.report.BytesNew += written.Bytes
+	p.report.BytesAdded += written.Stored
+	for _, d := range slices.Backward(layers) {
+		if err := p.manifest(ctx, d); err != nil {
+			return err
+		}
+	}
+	e := *p.entry
+	e.State = manifest.Ready
+	e.Packs = packNames(written.Packs, nil)
+	return m.catalogue.Put(ctx, &e, true)
+}
+
+// manifest copies a manifest.
+func (p *pull) manifest(ctx context.Context, d manifest.Digest) error {
+	f, err := p.from.manifests.OpenFile(d)
+	if err != nil {
+		return err
+	}
+	size, serr := p.from.manifests.Size(d)
+	err = errors.Join(serr, p.m.manifests.Import(ctx, d, f, size))
+	f.Close()
+	return err
+}

@@ -1,0 +1,235 @@
+package arcstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/remote"
+	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/disk"
+)
+
+// remotesName is where a store keeps what it knows of buckets. All of it may be deleted.
+const remotesName = "remotes"
+
+// RemoteOptions are the choices of OpenBucket.
+type RemoteOptions struct {
+	// CacheDir keeps what was read of the bucket for the next time; "" keeps it in memory. A process has it alone.
+	CacheDir    string
+	LockTimeout time.Duration // how long to wait for another process that has it; then it fails with ErrInUse
+	Holder      string        // what other processes are told of this one
+}
+
+// Remote is a bucket that any number of hosts push snapshots to. One operation at a time.
+type Remote struct {
+	// Snapshots reads the snapshots in the bucket, like those of a store that was opened
+	// read-only: get, list, restore, verify, diff and stats. It is nil as long as nothing was pushed.
+	Snapshots *Manager
+
+	r      *remote.Remote
+	unlock func()
+}
+
+// OpenRemote opens a remote of the store by its name. It must be closed.
+func (m *Manager) openBucket(ctx context.Context, name string, bucket remote.Bucket, opts *RemoteOptions) (*Remote, error) {
+	if opts == nil {
+		opts = &RemoteOptions{}
+	}
+	o := *opts
+	o.CacheDir = filepath.Join(m.dir, remotesName, name)
+	return OpenBucket(ctx, bucket, &o)
+}
+
+// OpenBucket opens what is in a bucket. It must be closed.
+func OpenBucket(ctx context.Context, bucket remote.Bucket, opts *RemoteOptions) (_ *Remote, err error) {
+	if opts == nil {
+		opts = &RemoteOptions{}
+	}
+	r := &Remote{unlock: func() {}}
+	if opts.CacheDir != "" {
+		if err := disk.MakeDir(disk.OS, opts.CacheDir); err != nil {
+			return nil, fmt.Errorf("arcstore: %w", err)
+		}
+		if r.unlock, err = store.LockDir(ctx, opts.CacheDir, opts.LockTimeout, opts.Holder); err != nil {
+			return nil, err
+		}
+	}
+	r.r, err = remote.Open(ctx, bucket, &remote.Options{CacheDir: opts.CacheDir})
+	if err == nil {
+		err = r.openSnapshots(ctx)
+	}
+	if err != nil {
+		r.unlock()
+		return nil, err
+	}
+	return r, nil
+}
+
+// openSnapshots opens what is in the bucket, if anything is.
+func (r *Remote) openSnapshots(ctx context.Context) error {
+	if r.Snapshots != nil || r.r.Empty() {
+		return nil
+	}
+	var err error
+	r.Snapshots, err = openOn(ctx, r.r.Disk(ctx), 0, remote.DiskDir, &Options{ReadOnly: true, distant: true})
+	return err
+}
+
+// Close lets go of the bucket.
+func (r *Remote) Close() error {
+	defer r.unlock()
+	return r.r.Close()
+}
+
+// PushOptions are the choices of Push.
+type PushOptions struct {
+	Progress func(Progress) // bytes sent, of those that the bucket lacks
+}
+
+// PushReport says what a push did. Sizes are in bytes.
+type PushReport struct {
+	Pushed   []string      `json:"pushed"`  // IDs of snapshots that were not in the bucket, and now are
+	Present  []string      `json:"present"` // those that were there before
+	Packs    int           `json:"packs"`   // sent
+	Bytes    int64         `json:"bytes"`   // sent, of everything
+	Resumed  int           `json:"resumed"` // objects that an earlier push had sent
+	Duration time.Duration `json:"duration_ns"`
+}
+
+// Push makes sure that snapshots of m are in the bucket: what refs name (IDs, prefixes, TARGET@latest), or every one
+// that is ready for none. Only chunks are sent that the bucket lacks. Once it returns without an error, they are there until
+// somebody deletes them. It may be repeated after an error, and does what is left.
+func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *PushOptions) (*PushReport, error) {
+	if opts == nil {
+		opts = &PushOptions{}
+	}
+	start := time.Now()
+	entries, err := m.pushed(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
+	config, err := store.EncodedConfig(m.dir)
+	if err != nil {
+		return nil, err
+	}
+	from := &remote.Local{Store: m.store, Manifests: m.manifests, Config: config, Scratch: filepath.Join(m.dir, remotesName, ".scratch")}
+	done, err := r.r.Push(ctx, from, entries, &remote.PushOptions{Progress: func(done, total int64) {
+		if opts.Progress != nil {
+			opts.Progress(Progress{Phase: "push", Done: done, Total: total})
+		}
+	}})
+	report := &PushReport{Pushed: done.Pushed, Present: done.Present, Packs: done.Packs, Bytes: done.Bytes, Resumed: done.Resumed, Duration: time.Since(start)}
+	if err == nil {
+		err = r.openSnapshots(ctx)
+	}
+	return report, wrapRemote(err)
+}
+
+// pushed returns the snapshots that refs name, oldest first.
+func (m *Manager) pushed(ctx context.Context, refs []string) ([]*Snapshot, error) {
+	if len(refs) == 0 {
+		all, err := m.list(ctx)
+		return slices.DeleteFunc(all, func(e *Snapshot) bool { return e.State != manifest.Ready }), err
+	}
+	var entries []*Snapshot
+	for _, ref := range refs {
+		e, err := m.Get(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		switch e.State {
+		case manifest.Creating:
+			return nil, fmt.Errorf("arcstore: snapshot %s: %w: it is being created", e.ID, ErrNotReady)
+		case manifest.Invalid:
+			return nil, fmt.Errorf("arcstore: snapshot %s is damaged, and is not pushed: %w", e.ID, ErrCorrupt)
+		}
+		if !slices.ContainsFunc(entries, func(o *Snapshot) bool { return o.ID == e.ID }) {
+			entries = append(entries, e)
+		}
+	}
+	slices.SortStableFunc(entries, func(a, b *Snapshot) int { return a.Created.Compare(b.Created) })
+	return entries, nil
+}
+
+// Delete deletes snapshots from the bucket and returns their entries. The space comes back with GC.
+func (r *Remote) Delete(ctx context.Context, refs ...string) ([]*Snapshot, error) {
+	if r.Snapshots == nil {
+		return nil, fmt.Errorf("arcstore: %w: the bucket is empty", ErrNotFound)
+	}
+	var entries []*Snapshot
+	var ids []string
+	for _, ref := range refs {
+		e, err := r.Snapshots.Get(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		entries, ids = append(entries, e), append(ids, e.ID)
+	}
+	return entries, wrapRemote(r.r.Delete(ctx, ids...))
+}
+
+// Prune deletes from the bucket what keep does not keep, target by target, and says why each snapshot stays or goes.
+func (r *Remote) Prune(ctx context.Context, keep Retention, opts *PruneOptions) (*PruneReport, error) {
+	if opts == nil {
+		opts = &PruneOptions{}
+	}
+	var entries []*Snapshot
+	if r.Snapshots != nil {
+		var err error
+		if entries, err = r.Snapshots.List(ctx, opts.Target); err != nil {
+			return nil, err
+		}
+	}
+	entries = slices.DeleteFunc(entries, func(e *Snapshot) bool { return e.TargetID == "" })
+	decisions, err := keep.Plan(entries)
+	if err != nil {
+		return nil, err
+	}
+	report := &PruneReport{DryRun: opts.DryRun, Decisions: decisions}
+	var ids []string
+	for _, d := range decisions {
+		if d.Keep {
+			report.Kept++
+		} else {
+			report.Removed++
+			ids = append(ids, d.Snapshot.ID)
+		}
+	}
+	if opts.DryRun || len(ids) == 0 {
+		return report, nil
+	}
+	return report, wrapRemote(r.r.Delete(ctx, ids...))
+}
+
+// RemoteGCOptions are the choices of Remote.GC.
+type RemoteGCOptions = remote.GCOptions
+
+// RemoteGCReport says what Remote.GC did.
+type RemoteGCReport = remote.GCReport
+
+// GC deletes from the bucket what no snapshot there needs: it condemns it first, and deletes what was condemned a grace
+// period ago. It is safe beside pushes, prunes and collections of other hosts.
+func (r *Remote) GC(ctx context.Context, opts *RemoteGCOptions) (*RemoteGCReport, error) {
+	report, err := r.r.GC(ctx, opts)
+	return report, wrapRemote(err)
+}
+
+// wrapRemote maps what package remote calls an error to this package's sentinels.
+func wrapRemote(err error) error {
+	switch {
+	case errors.Is(err, remote.ErrCorrupt):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case errors.Is(err, remote.ErrVersion):
+		return fmt.Errorf("%w: %w", ErrVersion, err)
+	case errors.Is(err, remote.ErrNoObject):
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case errors.Is(err, remote.ErrForeign):
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return wrapManifest(err)
+}

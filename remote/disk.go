@@ -1,0 +1,363 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/disk"
+)
+
+// Disk returns the bucket as a disk that has a store's files, for reading: what reads a store reads a bucket with it. The
+// store is in the directory [DiskDir]. Requests stop with ctx. It costs nothing to have one; what is opened is looked for then.
+func (r *Remote) Disk(ctx context.Context) disk.Disk {
+	return &bucketDisk{ctx: ctx, r: r, packs: make(map[string]Pack), manifests: make(map[string]Manifest)}
+}
+
+// DiskDir is where the store is on a Disk.
+const DiskDir = "bucket"
+
+// bucketDisk shows the objects under the names that the files of a store have.
+type bucketDisk struct {
+	ctx context.Context
+	r   *Remote
+
+	mu        sync.Mutex
+	packs     map[string]Pack     // by ID: where those lie that snapshots named
+	manifests map[string]Manifest // likewise, by digest
+	all       bool                // all index objects were looked at
+}
+
+// names of directories
+const (
+	packsDir     = "packs"
+	manifestsDir = "manifests"
+	snapshotsDir = "snapshots"
+	entrySuffix  = ".json"
+	configCopy   = "config.copy"
+)
+
+// split returns the directory of the store that a file is in, and its name there.
+func split(name string) (dir, base string) {
+	rest, _ := strings.CutPrefix(filepath.ToSlash(name), DiskDir+"/")
+	dir, rest, ok := strings.Cut(rest, "/")
+	if !ok {
+		return "", dir
+	}
+	return dir, path.Base(path.Clean(rest))
+}
+
+func (d *bucketDisk) Open(name string) (disk.File, error) {
+	f, err := d.open(name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return f, nil
+}
+
+func (d *bucketDisk) open(name string) (disk.File, error) {
+	switch dir, base := split(name); {
+	case dir == "" && (base == configKey || base == configCopy) && d.r.config != nil:
+		return newSmall(base, d.r.config), nil
+	case dir == snapshotsDir && strings.HasSuffix(base, entrySuffix):
+		return d.entry(strings.TrimSuffix(base, entrySuffix))
+	case dir == packsDir:
+		p, err := find(d, d.packs, base)
+		if err != nil {
+			return nil, err
+		}
+		id, _ := store.ParsePackID(p.ID)
+		return &object{d: d, name: base, key: packPart(p.Upload, id).key(), size: p.Size, tail: p.Table + tailAlong}, nil
+	case dir == manifestsDir:
+		m, err := find(d, d.manifests, base)
+		if err != nil {
+			return nil, err
+		}
+		return &object{d: d, name: base, key: manifestPart(m.Upload, m.Digest).key(), size: m.Size, tail: min(m.Size, manifestAlong)}, nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+const (
+	// tailAlong is what follows a pack's table.
+	tailAlong = 64
+	// manifestAlong is how much of a manifest's end is read at once, in bytes: small ones are read whole.
+	manifestAlong = 256 << 10
+)
+
+// find looks where a part lies: as a snapshot that was opened says, or any index object.
+func find[T any](d *bucketDisk, where map[string]T, name string) (T, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, ok := where[name]
+	if !ok {
+		if err := d.readAll(); err != nil {
+			return at, err
+		}
+		at, ok = where[name]
+	}
+	if !ok {
+		return at, fs.ErrNotExist
+	}
+	return at, nil
+}
+
+// readAll reads all index objects; the caller holds mu.
+func (d *bucketDisk) readAll() error {
+	if d.all {
+		return nil
+	}
+	v, err := d.r.look(d.ctx)
+	if err != nil {
+		return err
+	}
+	for id, u := range v.packs {
+		name := id.String()
+		if _, ok := d.packs[name]; !ok {
+			p := v.uploads[u].pack(id)
+			d.packs[name] = Pack{ID: name, Upload: u, Size: p.size, Table: p.tableSize}
+		}
+	}
+	for digest, m := range v.manifests {
+		if _, ok := d.manifests[digest.String()]; !ok {
+			d.manifests[digest.String()] = m
+		}
+	}
+	d.all = true
+	return nil
+}
+
+// entry returns a snapshot's catalogue entry.
+func (d *bucketDisk) entry(id string) (disk.File, error) {
+	keys, err := d.r.list(d.ctx, snapshotsPrefix+id+"/")
+	if err != nil {
+		return nil, err
+	}
+	var newest *Snapshot
+	err = d.r.readSnapshots(d.ctx, keys, func(s *Snapshot) {
+		if newest == nil || s.key > newest.key {
+			newest = s
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if newest == nil {
+		return nil, fs.ErrNotExist
+	}
+	return d.show(newest)
+}
+
+// show notes where the parts of a snapshot lie, and returns its entry's file.
+func (d *bucketDisk) show(s *Snapshot) (disk.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := *s.Entry
+	e.Packs = nil
+	for _, p := range s.Packs {
+		d.packs[p.ID] = p
+		e.Packs = append(e.Packs, p.ID)
+	}
+	for _, m := range s.Manifests {
+		d.manifests[m.Digest.String()] = m
+	}
+	b, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return newSmall(e.ID+entrySuffix, b), nil
+}
+
+// ReadDir lists a directory of the store.
+func (d *bucketDisk) ReadDir(name string) ([]fs.DirEntry, error) {
+	dir, base := split(name + "/.")
+	switch {
+	case dir == snapshotsDir:
+		return d.readSnapshots()
+	case dir == packsDir || dir == manifestsDir:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err := d.readAll(); err != nil {
+			return nil, &fs.PathError{Op: "list", Path: name, Err: err}
+		}
+		sizes := make(map[string]int64)
+		for id, p := range d.packs {
+			if dir == packsDir {
+				sizes[id] = p.Size
+			}
+		}
+		for digest, m := range d.manifests {
+			if dir == manifestsDir {
+				sizes[digest] = m.Size
+			}
+		}
+		return fanOut(sizes, base), nil
+	}
+	return nil, &fs.PathError{Op: "list", Path: name, Err: fs.ErrNotExist}
+}
+
+// fanOut lists files by name, or where sub is "." the directories named after their first two digits.
+func fanOut(sizes map[string]int64, sub string) []fs.DirEntry {
+	seen := make(map[string]bool)
+	var found []fs.DirEntry
+	for name, size := range sizes {
+		switch {
+		case sub != ".":
+			if name[:2] == sub {
+				found = append(found, fs.FileInfoToDirEntry(info{name: name, size: size}))
+			}
+		case !seen[name[:2]]:
+			seen[name[:2]] = true
+			found = append(found, fs.FileInfoToDirEntry(info{name: name[:2], dir: true}))
+		}
+	}
+	slices.SortFunc(found, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return found
+}
+
+func (d *bucketDisk) readSnapshots() ([]fs.DirEntry, error) {
+	keys, err := d.r.list(d.ctx, snapshotsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	var found []fs.DirEntry
+	last := ""
+	for _, key := range keys {
+		if id, _, err := parseSnapshotKey(key); err == nil && id != last {
+			found = append(found, fs.FileInfoToDirEntry(info{name: id + entrySuffix}))
+			last = id
+		}
+	}
+	return found, nil
+}
+
+func (d *bucketDisk) Stat(name string) (fs.FileInfo, error) {
+	f, err := d.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return f.Stat()
+}
+
+// errReadOnly is the error of what would change a bucket.
+var errReadOnly = fmt.Errorf("remote: %w: a bucket is only read this way", errors.ErrUnsupported)
+
+func (d *bucketDisk) Mkdir(string) error               { return errReadOnly }
+func (d *bucketDisk) Create(string) (disk.File, error) { return nil, errReadOnly }
+func (d *bucketDisk) Rename(string, string) error      { return errReadOnly }
+func (d *bucketDisk) Remove(string) error              { return errReadOnly }
+func (d *bucketDisk) SyncDir(string) error             { return errReadOnly }
+
+// object is an object as a file.
+type object struct {
+	d    *bucketDisk
+	name string
+	key  string
+	size int64
+
+	mu   sync.Mutex
+	tail int64  // bytes at the end that are read together, since they are wanted together
+	end  []byte // these
+}
+
+func (o *object) ReadAt(p []byte, off int64) (int, error) {
+	if off >= o.size {
+		return 0, io.EOF
+	}
+	var eof error
+	if n := o.size - off; int64(len(p)) > n {
+		p, eof = p[:n], io.EOF
+	}
+	if off >= o.size-o.tail {
+		end, err := o.readEnd()
+		if err != nil {
+			return 0, err
+		}
+		return copy(p, end[off-(o.size-o.tail):]), eof
+	}
+	if err := o.read(p, off); err != nil {
+		return 0, err
+	}
+	return len(p), eof
+}
+
+func (o *object) readEnd() ([]byte, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.end == nil {
+		end := make([]byte, o.tail)
+		if err := o.read(end, o.size-o.tail); err != nil {
+			return nil, err
+		}
+		o.end = end
+	}
+	return o.end, nil
+}
+
+// read reads from the bucket. An object that is shorter than it was is damaged; one that is gone was
+// deleted; all else says nothing about it.
+func (o *object) read(p []byte, off int64) error {
+	err := o.d.r.bucket.ReadAt(o.d.ctx, o.key, p, off)
+	switch {
+	case errors.Is(err, ErrNoObject):
+		return &fs.PathError{Op: "read", Path: o.key, Err: fs.ErrNotExist}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return io.EOF
+	case err != nil:
+		return fmt.Errorf("remote: read %s: %w", o.key, err)
+	}
+	return nil
+}
+
+func (o *object) Name() string              { return o.name }
+func (o *object) Close() error              { return nil }
+func (o *object) Sync() error               { return nil }
+func (o *object) Write([]byte) (int, error) { return 0, errReadOnly }
+func (o *object) Stat() (fs.FileInfo, error) {
+	return info{name: o.name, size: o.size}, nil
+}
+
+// small is a file in memory.
+type small struct {
+	*bytes.Reader
+	name string
+}
+
+func newSmall(name string, b []byte) small { return small{bytes.NewReader(b), name} }
+
+func (s small) Name() string              { return s.name }
+func (s small) Close() error              { return nil }
+func (s small) Sync() error               { return nil }
+func (s small) Write([]byte) (int, error) { return 0, errReadOnly }
+func (s small) Stat() (fs.FileInfo, error) {
+	return info{name: s.name, size: s.Size()}, nil
+}
+
+// info is what is known of a file.
+type info struct {
+	name string
+	size int64
+	dir  bool
+}
+
+func (i info) Name() string       { return i.name }
+func (i info) Size() int64        { return i.size }
+func (i info) ModTime() time.Time { return time.Time{} }
+func (i info) IsDir() bool        { return i.dir }
+func (i info) Sys() any           { return nil }
+func (i info) Mode() fs.FileMode {
+	if i.dir {
+		return fs.ModeDir | 0o700
+	}
+	return 0o600
+}
