@@ -42,7 +42,7 @@ var strangers = map[string][]string{
 
 // testParts are what tests and benchmarks run against: real guests, a disk
 // that loses power. They import nothing of the module, and only tests and benchmarks import them.
-var testParts = []string{"bench/guest", "bench/processes", "bench/crashdisk"}
+var testParts = []string{"bench/guest", "bench/processes", "bench/s3server", "bench/crashdisk"}
 
 const maxLines = 600
 

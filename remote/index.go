@@ -90,18 +90,6 @@ func decodeUpload(key string, b []byte) (*upload, error) {
 	return u, nil
 }
 
-// parts lists the parts of the upload.
-func (u *upload) parts(id uploadID) []part {
-	var parts []part
-	for _, p := range u.packs {
-		parts = append(parts, packPart(id, p.id))
-	}
-	for _, m := range u.manifests {
-		parts = append(parts, manifestPart(id, m.digest))
-	}
-	return parts
-}
-
 // pack returns what the upload has of a pack; nil if it lacks it.
 func (u *upload) pack(id store.PackID) *uploadedPack {
 	for i := range u.packs {

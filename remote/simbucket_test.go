@@ -70,7 +70,10 @@ func (m *memory) Put(_ context.Context, key string, body io.ReaderAt, size int64
 	return m.put(key, b, true)
 }
 
-func (m *memory) Read(_ context.Context, key string, limit int64) ([]byte, error) {
+func (m *memory) Read(ctx context.Context, key string, limit int64) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	b := m.get(key)
 	switch {
 	case b == nil:
