@@ -31,6 +31,9 @@ var (
 	// ErrNoProcess: no process, or no container, of that ID is there to be checkpointed.
 	ErrNoProcess = capture.ErrNoProcess
 
+	// ErrNoRemote: the store has no remote of that name, or none at all.
+	ErrNoRemote = errors.New("no such remote")
+
 	// ErrInUse: another process holds the store; a *store.InUseError says which.
 	ErrInUse = store.ErrInUse
 	// ErrNoStore: the directory is not a store.

@@ -23,6 +23,8 @@ type RemoteOptions struct {
 	CacheDir    string
 	LockTimeout time.Duration // how long to wait for another process that has it; then it fails with ErrInUse
 	Holder      string        // what other processes are told of this one
+	// UploadLimit and DownloadLimit are in bytes a second; 0 is none.
+	UploadLimit, DownloadLimit int64
 }
 
 // Remote is a bucket that any number of hosts push snapshots to. One operation at a time.
@@ -32,17 +34,16 @@ type Remote struct {
 	Snapshots *Manager
 
 	r      *remote.Remote
+	s3     *remote.S3 // nil for another kind of bucket
 	unlock func()
 }
 
-// OpenRemote opens a remote of the store by its name. It must be closed.
-func (m *Manager) openBucket(ctx context.Context, name string, bucket remote.Bucket, opts *RemoteOptions) (*Remote, error) {
-	if opts == nil {
-		opts = &RemoteOptions{}
+// Requests returns how many requests were sent to the bucket so far.
+func (r *Remote) Requests() remote.Requests {
+	if r.s3 == nil {
+		return remote.Requests{}
 	}
-	o := *opts
-	o.CacheDir = filepath.Join(m.dir, remotesName, name)
-	return OpenBucket(ctx, bucket, &o)
+	return r.s3.Requests()
 }
 
 // OpenBucket opens what is in a bucket. It must be closed.
@@ -51,6 +52,7 @@ func OpenBucket(ctx context.Context, bucket remote.Bucket, opts *RemoteOptions) 
 		opts = &RemoteOptions{}
 	}
 	r := &Remote{unlock: func() {}}
+	r.s3, _ = bucket.(*remote.S3)
 	if opts.CacheDir != "" {
 		if err := disk.MakeDir(disk.OS, opts.CacheDir); err != nil {
 			return nil, fmt.Errorf("arcstore: %w", err)
@@ -78,6 +80,15 @@ func (r *Remote) openSnapshots(ctx context.Context) error {
 	var err error
 	r.Snapshots, err = openOn(ctx, r.r.Disk(ctx), 0, remote.DiskDir, &Options{ReadOnly: true, distant: true})
 	return err
+}
+
+// Fits reports why snapshots of m cannot be pushed to the bucket, if they cannot.
+func (r *Remote) Fits(ctx context.Context, m *Manager) error {
+	config, err := store.EncodedConfig(m.dir)
+	if err != nil {
+		return err
+	}
+	return wrapRemote(r.r.Fits(ctx, config))
 }
 
 // Close lets go of the bucket.
@@ -217,6 +228,40 @@ type RemoteGCReport = remote.GCReport
 func (r *Remote) GC(ctx context.Context, opts *RemoteGCOptions) (*RemoteGCReport, error) {
 	report, err := r.r.GC(ctx, opts)
 	return report, wrapRemote(err)
+}
+
+// RemoteStats says what a bucket holds. Sizes are in bytes.
+type RemoteStats struct {
+	Snapshots int   `json:"snapshots"`
+	Targets   int   `json:"targets"`
+	Logical   int64 `json:"logical"`  // that the snapshots restore to
+	Objects   int   `json:"objects"`  // but those that say what the snapshots are
+	Bytes     int64 `json:"bytes"`    // of these objects
+	Unneeded  int64 `json:"unneeded"` // of these, what no snapshot needs: gc deletes it when it is old enough
+}
+
+// Stats sums up what is in the bucket.
+func (r *Remote) Stats(ctx context.Context) (*RemoteStats, error) {
+	s := &RemoteStats{}
+	if r.Snapshots == nil {
+		return s, nil
+	}
+	entries, err := r.Snapshots.list(ctx)
+	if err != nil {
+		return nil, wrapRemote(err)
+	}
+	targets := make(map[string]bool)
+	for _, e := range entries {
+		targets[e.TargetID] = true
+		s.Logical += e.Size
+	}
+	found, err := r.r.GC(ctx, &remote.GCOptions{DryRun: true, Grace: -1})
+	if err != nil {
+		return nil, wrapRemote(err)
+	}
+	s.Snapshots, s.Targets = len(entries), len(targets)
+	s.Objects, s.Bytes, s.Unneeded = found.Objects, found.Bytes, found.BytesDeleted+found.BytesCondemned
+	return s, nil
 }
 
 // wrapRemote maps what package remote calls an error to this package's sentinels.

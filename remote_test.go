@@ -109,7 +109,7 @@ func TestPushPull(t *testing.T) {
 		return m
 	}
 	connect := func(m *Manager) *Remote {
-		r, err := m.openBucket(ctx, "b", bucket, nil)
+		r, err := OpenBucket(ctx, bucket, &RemoteOptions{CacheDir: filepath.Join(m.dir, remotesName, "b")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,10 +28,10 @@ type GCReport struct {
 	Bytes          int64 `json:"bytes"`
 	ObjectsDeleted int   `json:"objects_deleted"`
 	BytesDeleted   int64 `json:"bytes_deleted"`
-	// Condemned is what will be deleted by a collection once the grace period is over, if still no snapshot needs it.
+	// ObjectsCondemned is what will be deleted by a collection once the grace period is over, if still no snapshot needs it.
 	ObjectsCondemned int   `json:"objects_condemned"`
 	BytesCondemned   int64 `json:"bytes_condemned"`
-	// Kept is what was condemned while a push came to need it. It stays until that snapshot goes.
+	// ObjectsKept is what was condemned while a push came to need it. It stays until that snapshot goes.
 	ObjectsKept int `json:"objects_kept"`
 }
 

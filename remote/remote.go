@@ -134,46 +134,63 @@ func (r *Remote) chunks() (finder, error) {
 	return r.finder, nil
 }
 
-// join makes sure that the bucket has a config, and that it fits: a bucket that is empty takes on config, that of a store.
-func (r *Remote) join(ctx context.Context, config []byte) error {
+// Fits reports why a store with a config cannot be pushed to the bucket, if it cannot.
+func (r *Remote) Fits(ctx context.Context, config []byte) error {
+	if r.config == nil {
+		return r.checkEmpty(ctx)
+	}
 	own, err := store.DecodeConfig(config)
 	if err != nil {
 		return err
-	}
-	if r.config == nil {
-		if err := r.found(ctx, config); err != nil {
-			return err
-		}
 	}
 	there, err := store.DecodeConfig(r.config)
 	if err != nil {
 		return fmt.Errorf("remote: %s: %w", configKey, err)
 	}
 	if there.ChunkSize != own.ChunkSize {
-		return fmt.Errorf("remote: %w: the bucket has chunks of %d bytes, and the store of %d: push it under another prefix", ErrForeign, there.ChunkSize, own.ChunkSize)
+		return fmt.Errorf("remote: %w: the bucket has chunks of %d bytes, and the store of %d: give another prefix", ErrForeign, there.ChunkSize, own.ChunkSize)
 	}
 	return nil
 }
 
-// found makes an empty bucket a remote.
-func (r *Remote) found(ctx context.Context, config []byte) error {
+// checkEmpty makes sure that there is nothing under the prefix.
+func (r *Remote) checkEmpty(ctx context.Context) error {
+	stop := errors.New("stop")
 	other := ""
 	err := r.bucket.List(ctx, "", func(o Object) error {
-		if other == "" && o.Key != configKey {
-			other = o.Key
+		if o.Key == configKey {
+			return nil // of a host that is faster
 		}
-		return nil
+		other = o.Key
+		return stop
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, stop) {
 		return fmt.Errorf("remote: %w", err)
 	}
 	if other != "" {
 		return fmt.Errorf("remote: %w: there is no %s, but %s: give an empty prefix", ErrForeign, configKey, other)
 	}
+	return nil
+}
+
+// join makes sure that the bucket has a config, and that it fits: a bucket that is empty takes on config, that of a store.
+func (r *Remote) join(ctx context.Context, config []byte) error {
+	if err := r.Fits(ctx, config); err != nil || r.config != nil {
+		return err
+	}
+	if err := r.found(ctx, config); err != nil {
+		return err
+	}
+	return r.Fits(ctx, config)
+}
+
+// found makes an empty bucket a remote.
+func (r *Remote) found(ctx context.Context, config []byte) error {
 	if err := r.bucket.Put(ctx, configKey, bytes.NewReader(config), int64(len(config))); err != nil && !errors.Is(err, ErrObjectExists) {
 		return fmt.Errorf("remote: %w", err)
 	}
 	// Of two hosts that do this at once, the one that was faster, or on some servers slower, has it its way.
+	var err error
 	if r.config, err = r.bucket.Read(ctx, configKey, maxConfig); err != nil {
 		return fmt.Errorf("remote: %w", err)
 	}

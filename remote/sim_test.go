@@ -37,7 +37,7 @@ func TestSimulation(t *testing.T) {
 		t.Log("\n" + w.log.String())
 		return
 	}
-	n := 500
+	n := 2000
 	if os.Getenv("ARCSTORE_TEST_LONG") != "" {
 		n = 20000
 	} else if testing.Short() {
@@ -167,8 +167,11 @@ func (w *world) run(t testing.TB) {
 	synctest.Test(inner, func(*testing.T) {
 		w.start = time.Now()
 		var hosts sync.WaitGroup
+		var all []*host
 		for i := range 2 + w.rand.IntN(3) {
-			h := w.newHost(i)
+			all = append(all, w.newHost(i)) // before one of them runs, which draws from w.rand, too
+		}
+		for _, h := range all {
 			hosts.Go(h.live)
 		}
 		hosts.Wait()

@@ -162,9 +162,12 @@ func (n *network) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// request does something at the bucket, or not, now or later.
-func (n *network) request(ctx context.Context, do func() error) error {
+// request does something at the bucket, or not, now or later. Later only what changes something: nobody waits for it.
+func (n *network) request(ctx context.Context, changes bool, do func() error) error {
 	later := func() {
+		if !changes {
+			return
+		}
 		d := time.Duration(n.chance() * float64(n.late))
 		n.ghost.Go(func() {
 			time.Sleep(d)
@@ -202,9 +205,9 @@ func (n *network) request(ctx context.Context, do func() error) error {
 }
 
 // try repeats a request as a Bucket does.
-func (n *network) try(ctx context.Context, do func() error) error {
+func (n *network) try(ctx context.Context, changes bool, do func() error) error {
 	for again := 0; ; again++ {
-		err := n.request(ctx, do)
+		err := n.request(ctx, changes, do)
 		if !errors.Is(err, errNetwork) || again == 4 {
 			return err
 		}
@@ -216,7 +219,7 @@ func (n *network) Put(ctx context.Context, key string, body io.ReaderAt, size in
 	if err != nil {
 		return err
 	}
-	return n.try(ctx, func() error {
+	return n.try(ctx, true, func() error {
 		if n.old != nil {
 			n.old.mu.Lock()
 			if _, ok := n.old.times[key]; !ok {
@@ -229,7 +232,7 @@ func (n *network) Put(ctx context.Context, key string, body io.ReaderAt, size in
 }
 
 func (n *network) Read(ctx context.Context, key string, limit int64) (b []byte, err error) {
-	err = n.try(ctx, func() error {
+	err = n.try(ctx, false, func() error {
 		var err error
 		b, err = n.to.Read(ctx, key, limit)
 		return err
@@ -238,13 +241,13 @@ func (n *network) Read(ctx context.Context, key string, limit int64) (b []byte, 
 }
 
 func (n *network) ReadAt(ctx context.Context, key string, p []byte, off int64) error {
-	return n.try(ctx, func() error { return n.to.ReadAt(ctx, key, p, off) })
+	return n.try(ctx, false, func() error { return n.to.ReadAt(ctx, key, p, off) })
 }
 
 func (n *network) List(ctx context.Context, prefix string, visit func(Object) error) error {
 	for last := ""; ; {
 		var found []Object
-		if err := n.try(ctx, func() error { found = n.to.after(prefix, last); return nil }); err != nil {
+		if err := n.try(ctx, false, func() error { found = n.to.after(prefix, last); return nil }); err != nil {
 			return err
 		}
 		for _, o := range found {
@@ -273,5 +276,5 @@ func (n *network) hidden(prefix, key string) bool {
 }
 
 func (n *network) Delete(ctx context.Context, keys ...string) error {
-	return n.try(ctx, func() error { n.to.delete(keys); return nil })
+	return n.try(ctx, true, func() error { n.to.delete(keys); return nil })
 }

@@ -30,6 +30,7 @@ type app struct {
 	json        bool
 	quiet       bool
 	lockTimeout time.Duration
+	from        string // the remote that is read instead of the store
 }
 
 // run is the program: it returns the exit code.
@@ -88,7 +89,7 @@ go to stderr.`,
 	root.AddCommand(
 		newInitCommand(a), newCreateCommand(a), newListCommand(a), newShowCommand(a), newDiffCommand(a), newStatsCommand(a),
 		newRestoreCommand(a), newExportCommand(a), newDeleteCommand(a), newPruneCommand(a), newGCCommand(a), newVerifyCommand(a),
-		newReindexCommand(a), newCompressionCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a),
+		newReindexCommand(a), newCompressionCommand(a), newRemoteCommand(a), newPushCommand(a), newPullCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a),
 		newVersionCommand(a),
 	)
 	describeCobrasOwn(root)
@@ -168,6 +169,14 @@ func (a *app) directory() (string, error) {
 
 // read opens the store without its lock, beside whoever holds it.
 func (a *app) read(ctx context.Context, use func(*arcstore.Manager) error) error {
+	if a.from != "" {
+		return a.withRemote(ctx, a.from, nil, func(r *arcstore.Remote) error {
+			if r.Snapshots == nil {
+				return fmt.Errorf("%w: nothing was pushed there yet", arcstore.ErrNotFound)
+			}
+			return use(r.Snapshots)
+		})
+	}
 	return a.open(ctx, &arcstore.Options{ReadOnly: true}, use)
 }
 

@@ -23,6 +23,7 @@ much is the same, CHANGED, ADDED where A has nothing but zeros, REMOVED where B 
 			return runDiff(cmd.Context(), a, args[0], args[1])
 		},
 	}
+	a.fromFlag(cmd)
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInterrupted)
 }
 

@@ -84,7 +84,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous):
+	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrNoRemote):
 		return exitUsage
 	case errors.Is(err, errDamage), arcstore.IsCorrupt(err):
 		return exitDamage
@@ -109,7 +109,7 @@ func message(err error, command string) string {
 }
 
 // packages are the names with which libraries begin their errors.
-var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore", "criu"}
+var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore", "criu", "remote"}
 
 // plain is an error's text for people: on one line, without the names of
 // packages, and without a general beginning that a later part says again or better.
@@ -135,6 +135,8 @@ func hint(err error, command string) string {
 		return "see " + command + " --help"
 	case errors.Is(err, arcstore.ErrInUse):
 		return "--lock-timeout 1m waits for it"
+	case errors.Is(err, arcstore.ErrNoRemote):
+		return "arcstore remote list shows what there is, arcstore remote add adds one"
 	case errors.Is(err, arcstore.ErrNotFound):
 		return "arcstore list shows what there is"
 	case errors.Is(err, arcstore.ErrNoStream):

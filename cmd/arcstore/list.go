@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -26,20 +27,23 @@ or, where something is damaged that the snapshot needs, invalid.`,
 			return runList(cmd, a, append(args, "")[0])
 		},
 	}
+	a.fromFlag(cmd)
 	return exits(cmd, exitFailed, exitUsage, exitInterrupted)
 }
 
 func runList(cmd *cobra.Command, a *app, target string) error {
-	return a.read(cmd.Context(), func(m *arcstore.Manager) error {
-		snapshots, err := m.List(cmd.Context(), target)
-		if err != nil {
-			return err
-		}
-		if snapshots == nil {
-			snapshots = []*arcstore.Snapshot{} // an array in JSON too
-		}
-		return a.result(snapshots, func(w io.Writer) { printSnapshots(w, snapshots) })
-	})
+	return a.read(cmd.Context(), func(m *arcstore.Manager) error { return listSnapshots(cmd.Context(), a, m, target) })
+}
+
+func listSnapshots(ctx context.Context, a *app, m *arcstore.Manager, target string) error {
+	snapshots, err := m.List(ctx, target)
+	if err != nil {
+		return err
+	}
+	if snapshots == nil {
+		snapshots = []*arcstore.Snapshot{} // an array in JSON too
+	}
+	return a.result(snapshots, func(w io.Writer) { printSnapshots(w, snapshots) })
 }
 
 func printSnapshots(w io.Writer, snapshots []*arcstore.Snapshot) {

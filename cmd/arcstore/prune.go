@@ -36,6 +36,12 @@ snapshot takes nobody's place. The space comes back with gc.`,
 			return runPrune(cmd, a, opt, append(args, "")[0])
 		},
 	}
+	opt.flags(cmd)
+	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitInUse, exitInterrupted)
+}
+
+// flags defines the flags of what prunes.
+func (opt *pruneOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	for _, rule := range []struct {
 		name string
@@ -55,40 +61,42 @@ snapshot takes nobody's place. The space comes back with gc.`,
 	f.StringArrayVar(&opt.keep.KeepLabels, "keep-label", nil, "keep those with the label `K=V`, or K of any value; may be repeated")
 	must(cmd.RegisterFlagCompletionFunc("keep-label", cobra.NoFileCompletions))
 	f.BoolVar(&opt.dryRun, "dry-run", false, "only say what would go, and why the others stay")
-	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitInUse, exitInterrupted)
 }
 
 func runPrune(cmd *cobra.Command, a *app, opt pruneOptions, target string) error {
 	if err := opt.keep.Validate(); err != nil {
 		return err
 	}
-	prune := func(ctx context.Context, m *arcstore.Manager) error {
-		if target != "" {
-			// A name that is mistyped must not look like one with nothing to do.
-			snapshots, err := m.List(ctx, target)
-			if err != nil {
-				return err
-			}
-			if len(snapshots) == 0 {
-				return fmt.Errorf("%w of target %q", arcstore.ErrNotFound, target)
-			}
-		}
-		report, err := m.Prune(ctx, opt.keep, &arcstore.PruneOptions{Target: target, DryRun: opt.dryRun})
+	if opt.dryRun {
+		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, m, m.Prune) })
+	}
+	return a.write(cmd, func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, m, m.Prune) })
+}
+
+// prune deletes with the Prune of a store or a remote, whose snapshots m lists.
+func prune(ctx context.Context, a *app, opt pruneOptions, target string, m *arcstore.Manager,
+	run func(context.Context, arcstore.Retention, *arcstore.PruneOptions) (*arcstore.PruneReport, error)) error {
+	if target != "" {
+		// A name that is mistyped must not look like one with nothing to do.
+		snapshots, err := m.List(ctx, target)
 		if err != nil {
 			return err
 		}
-		if err := a.result(report, func(w io.Writer) { printPrune(w, report) }); err != nil {
-			return err
+		if len(snapshots) == 0 {
+			return fmt.Errorf("%w of target %q", arcstore.ErrNotFound, target)
 		}
-		if report.Removed > 0 && !opt.dryRun {
-			a.note("gc gives back the space")
-		}
-		return nil
 	}
-	if opt.dryRun {
-		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return prune(cmd.Context(), m) })
+	report, err := run(ctx, opt.keep, &arcstore.PruneOptions{Target: target, DryRun: opt.dryRun})
+	if err != nil {
+		return err
 	}
-	return a.write(cmd, func(m *arcstore.Manager) error { return prune(cmd.Context(), m) })
+	if err := a.result(report, func(w io.Writer) { printPrune(w, report) }); err != nil {
+		return err
+	}
+	if report.Removed > 0 && !opt.dryRun {
+		a.note("gc gives back the space")
+	}
+	return nil
 }
 
 func printPrune(w io.Writer, report *arcstore.PruneReport) {

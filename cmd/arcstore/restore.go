@@ -59,6 +59,7 @@ It needs no lock: it works beside a process that uses the store.`,
 	f.BoolVar(&opt.salvage, "allow-damaged", false, "restore what can be had of a damaged snapshot")
 	f.StringVar(&opt.stream, "stream", "", "restore just the stream `NAME`")
 	f.BoolVar(&opt.run, "run", false, "bring the processes of a container back to life")
+	a.fromFlag(cmd)
 	f.StringVar(&opt.process.Runc, "runc", "", "bring them back as the container `NEWID` of runc's")
 	f.StringVar(&opt.process.Bundle, "bundle", "", "that container's bundle `DIR`")
 	f.StringVar(&opt.process.RuncRoot, "runc-root", "", "runc's --root `DIR`")

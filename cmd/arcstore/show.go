@@ -29,6 +29,7 @@ that was stored, and of a container its processes, open files and sockets. With
 			return runShow(cmd.Context(), a, args[0])
 		},
 	}
+	a.fromFlag(cmd)
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInterrupted)
 }
 

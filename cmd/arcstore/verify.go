@@ -38,6 +38,7 @@ such as that of a chunk stored anew, is damage found until gc drops or mends it.
 	}
 	cmd.Flags().Var(&data, "data", "read and verify the data: all of it, or `PERCENT` of it")
 	cmd.Flags().Lookup("data").NoOptDefVal = "100%"
+	a.fromFlag(cmd)
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInterrupted)
 }
 
