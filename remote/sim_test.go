@@ -54,7 +54,7 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	t.Logf("%d schedules from seed %d: %+v", n, first, total)
-	if total.Pushed == 0 || total.Mended == 0 || total.Deleted == 0 || total.Collected == 0 || total.Died == 0 || total.Resumed == 0 {
+	if !testing.Short() && (total.Pushed == 0 || total.Mended == 0 || total.Deleted == 0 || total.Collected == 0 || total.Died == 0 || total.Resumed == 0) {
 		t.Errorf("the simulation does not reach all that it is for: %+v", total)
 	}
 }
