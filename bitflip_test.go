@@ -26,10 +26,10 @@ type tiny struct {
 
 // newTiny makes a store of three snapshots: two of one guest, with a page that is changed, one that is zeroed and pages
 // that are shared, and one of another.
-func newTiny(t testing.TB) *tiny {
+func newTiny(t testing.TB, opts *InitOptions) *tiny {
 	t.Helper()
 	s := &tiny{dir: filepath.Join(t.TempDir(), "store"), files: map[string][]byte{}, want: map[string]map[string][]byte{}, vms: map[string]*VM{}}
-	if err := Init(s.dir, nil); err != nil {
+	if err := Init(s.dir, opts); err != nil {
 		t.Fatal(err)
 	}
 	m := openManager(t, s.dir)
@@ -179,8 +179,13 @@ func (s *tiny) salvage(t *testing.T, m *Manager, id string) (missing int64) {
 // Every bit of a store, flipped, now and then with another: the file is named, and just those snapshots that need it; nothing wrong is ever read;
 // all others restore; the damaged ones do as far as it goes; and taking a snapshot again heals.
 func TestEveryBit(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { everyBit(t, nil) })
+	t.Run("encrypted", func(t *testing.T) { everyBit(t, &InitOptions{Secret: testSecret()}) })
+}
+
+func everyBit(t *testing.T, opts *InitOptions) {
 	ctx := context.Background()
-	s := newTiny(t)
+	s := newTiny(t, opts)
 	seed := rand.Uint64()
 	if v := os.Getenv("ARCSTORE_TEST_SEED"); v != "" {
 		seed, _ = strconv.ParseUint(v, 10, 64)
@@ -229,7 +234,7 @@ func TestEveryBit(t *testing.T) {
 func (s *tiny) flipped(t *testing.T, name string) map[string]bool {
 	t.Helper()
 	ctx := context.Background()
-	m, err := Open(ctx, s.dir, &Options{ReadOnly: true})
+	m, err := Open(ctx, s.dir, &Options{ReadOnly: true, Secret: knownSecret})
 	if err != nil {
 		t.Fatal(err)
 	}

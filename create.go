@@ -68,6 +68,7 @@ type creation struct {
 func (c *creation) options(opts *CreateOptions) capture.Options {
 	return capture.Options{
 		ChunkSize:   c.m.ChunkSize(),
+		Hasher:      c.m.store.Hasher(),
 		Parent:      c.parentTable,
 		Dirty:       chunker.Bitmap(opts.Dirty),
 		CleanSample: opts.CleanSample,

@@ -7,6 +7,7 @@ import (
 	"github.com/arcboxlabs/arcstore/capture"
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 )
 
 // Sentinels for errors.Is. Every error of this package that falls under one of them wraps it.
@@ -33,6 +34,15 @@ var (
 
 	// ErrNoRemote: the store has no remote of that name, or none at all.
 	ErrNoRemote = errors.New("no such remote")
+
+	// ErrLocked: the store, or the bucket, is encrypted, and nobody gave a secret.
+	ErrLocked = crypt.ErrLocked
+	// ErrWrongSecret: the passphrase or the key file does not open it.
+	ErrWrongSecret = crypt.ErrWrongSecret
+	// ErrKeyFile: the file is no key file.
+	ErrKeyFile = crypt.ErrKeyFile
+	// ErrPlain: the store, or the bucket, is not encrypted.
+	ErrPlain = store.ErrPlain
 
 	// ErrInUse: another process holds the store; a *store.InUseError says which.
 	ErrInUse = store.ErrInUse

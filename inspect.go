@@ -100,7 +100,7 @@ func (m *Manager) diffStream(ctx context.Context, tables [2]*manifest.Table, nam
 // scattered each snapshot lies. It walks every snapshot's page table.
 func (m *Manager) Stats(ctx context.Context) (*Stats, error) {
 	c := m.store.Config()
-	s := &Stats{StoreID: c.ID, FormatVersion: c.Format, ChunkSize: c.ChunkSize, Compression: c.Compression}
+	s := &Stats{StoreID: c.ID, FormatVersion: c.Format, ChunkSize: c.ChunkSize, Compression: c.Compression, Encrypted: c.Encryption != nil}
 	entries, err := m.list(ctx)
 	if err != nil {
 		return nil, err

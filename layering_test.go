@@ -22,6 +22,7 @@ const module = "github.com/arcboxlabs/arcstore"
 var floors = map[string]int{
 	"chunker":      0,
 	"store/disk":   0,
+	"store/crypt":  0,
 	"capture/criu": 1,
 	"store":        1,
 	"manifest":     1,

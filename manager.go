@@ -11,6 +11,7 @@ import (
 
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -25,6 +26,9 @@ type InitOptions struct {
 	ChunkSize int
 	// Compression of new frames: "lz4" (default) or "zstd".
 	Compression string
+	// Secret, unless zero, opens the store, which is encrypted then: what it holds of snapshots is encrypted
+	// with a new key, which the secret keeps.
+	Secret Secret
 }
 
 // Init makes a store in dir, which must not exist or be empty.
@@ -39,7 +43,21 @@ func initOn(d disk.Disk, dir string, opts *InitOptions) error {
 			return fmt.Errorf("arcstore: init %s: %w: the directory is not empty", dir, ErrExists)
 		}
 	}
-	_, err := store.Init(dir, store.Config{ChunkSize: opts.ChunkSize, Compression: opts.Compression}, d)
+	var key *crypt.Key
+	var slots []crypt.Slot
+	if !opts.Secret.IsZero() {
+		key = crypt.NewKey()
+		slot, err := key.NewSlot(opts.Secret, "")
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		slots = append(slots, slot)
+	}
+	return initWithKey(d, dir, opts, key, slots)
+}
+
+func initWithKey(d disk.Disk, dir string, opts *InitOptions, key *crypt.Key, slots []crypt.Slot) error {
+	_, err := store.InitEncrypted(dir, store.Config{ChunkSize: opts.ChunkSize, Compression: opts.Compression}, key, slots, d)
 	return err
 }
 
@@ -53,8 +71,11 @@ type Options struct {
 	LockTimeout time.Duration
 	// Holder is what other processes are told of this one; default the program's name.
 	Holder string
+	// Secret is asked for a secret that opens the store, if that is encrypted. nil fails with ErrLocked.
+	Secret func() (Secret, error)
 
-	distant bool // it is read over a network
+	key     *crypt.Key // known already
+	distant bool       // it is read over a network
 }
 
 // Manager is an open store. It is safe for concurrent use.
@@ -89,14 +110,14 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		holder = filepath.Base(os.Args[0])
 	}
 	s, err := store.Open(ctx, dir, store.Options{ReadOnly: opts.ReadOnly, LockTimeout: opts.LockTimeout, Holder: holder, Disk: d, PackSize: packSize,
-		Distant: opts.distant})
+		Unlock: opts.unlock, Distant: opts.distant})
 	if err != nil {
 		return nil, err
 	}
 	m := &Manager{
 		dir:       dir,
 		store:     s,
-		manifests: manifest.OpenFiles(filepath.Join(dir, manifestsName), d),
+		manifests: manifest.OpenSealedFiles(filepath.Join(dir, manifestsName), d, s.Key()),
 		catalogue: manifest.OpenCatalogue(filepath.Join(dir, snapshotsName), d),
 		readOnly:  opts.ReadOnly,
 		parents:   make(map[manifest.Digest]int),
@@ -109,6 +130,21 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		}
 	}
 	return m, nil
+}
+
+// unlock returns the key of an encrypted store.
+func (o *Options) unlock(e *store.Encryption) (*crypt.Key, error) {
+	if o.key != nil {
+		return o.key, nil
+	}
+	if o.Secret == nil {
+		return nil, ErrLocked
+	}
+	secret, err := o.Secret()
+	if err != nil {
+		return nil, err
+	}
+	return e.Unlock(secret)
 }
 
 // dropUnfinished removes the entries of creates that died with their process,

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/arcboxlabs/arcstore/capture"
@@ -22,9 +23,25 @@ func newManager(t testing.TB, opts *InitOptions) *Manager {
 	return openManager(t, dir)
 }
 
+// testSecret opens the encrypted stores of tests: a key file's secret, which costs no time.
+var testSecret = sync.OnceValue(func() Secret {
+	dir, err := os.MkdirTemp("", "arcstore-key")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	s, err := NewKeyFile(filepath.Join(dir, "key"))
+	if err != nil {
+		panic(err)
+	}
+	return s
+})
+
+func knownSecret() (Secret, error) { return testSecret(), nil }
+
 func openManager(t testing.TB, dir string) *Manager {
 	t.Helper()
-	m, err := Open(context.Background(), dir, nil)
+	m, err := Open(context.Background(), dir, &Options{Secret: knownSecret})
 	if err != nil {
 		t.Fatal(err)
 	}

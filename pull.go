@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store"
 )
@@ -43,6 +42,9 @@ func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *Pull
 	if r.Snapshots.ChunkSize() != m.ChunkSize() {
 		return nil, fmt.Errorf("arcstore: %w: the bucket has chunks of %d bytes, and the store of %d: pull into a store made with init --from-remote",
 			ErrInvalid, r.Snapshots.ChunkSize(), m.ChunkSize())
+	}
+	if !r.r.Key().Equal(m.store.Key()) {
+		return nil, fmt.Errorf("arcstore: %w: the store does not have the bucket's key: pull into a store made with init --from-remote", ErrInvalid)
 	}
 	start := time.Now()
 	report := &PullReport{}
@@ -186,7 +188,7 @@ func (p *pull) fetch(ctx context.Context, ids []ChunkID, chunks *store.Fetcher) 
 		return err
 	}
 	for i, id := range ids {
-		if chunker.Sum(data[i]) != id {
+		if p.m.store.Hasher().Sum(data[i]) != id {
 			return fmt.Errorf("chunk %s: what came is another", id)
 		}
 		if err := p.writer.Put(id, data[i]); err != nil {

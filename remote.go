@@ -11,6 +11,7 @@ import (
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/remote"
 	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -25,6 +26,10 @@ type RemoteOptions struct {
 	Holder      string        // what other processes are told of this one
 	// UploadLimit and DownloadLimit are in bytes a second; 0 is none.
 	UploadLimit, DownloadLimit int64
+	// Secret is asked for a secret that opens the bucket, if that is encrypted and the store does not have its key.
+	Secret func() (Secret, error)
+
+	key *crypt.Key // of the store
 }
 
 // Remote is a bucket that any number of hosts push snapshots to. One operation at a time.
@@ -61,7 +66,7 @@ func OpenBucket(ctx context.Context, bucket remote.Bucket, opts *RemoteOptions) 
 			return nil, err
 		}
 	}
-	r.r, err = remote.Open(ctx, bucket, &remote.Options{CacheDir: opts.CacheDir})
+	r.r, err = remote.Open(ctx, bucket, &remote.Options{CacheDir: opts.CacheDir, Key: opts.key, Secret: opts.Secret})
 	if err == nil {
 		err = r.openSnapshots(ctx)
 	}
@@ -78,17 +83,13 @@ func (r *Remote) openSnapshots(ctx context.Context) error {
 		return nil
 	}
 	var err error
-	r.Snapshots, err = openOn(ctx, r.r.Disk(ctx), 0, remote.DiskDir, &Options{ReadOnly: true, distant: true})
+	r.Snapshots, err = openOn(ctx, r.r.Disk(ctx), 0, remote.DiskDir, &Options{ReadOnly: true, distant: true, key: r.r.Key()})
 	return err
 }
 
 // Fits reports why snapshots of m cannot be pushed to the bucket, if they cannot.
 func (r *Remote) Fits(ctx context.Context, m *Manager) error {
-	config, err := store.EncodedConfig(m.dir)
-	if err != nil {
-		return err
-	}
-	return wrapRemote(r.r.Fits(ctx, config))
+	return wrapRemote(r.r.Fits(ctx, m.store))
 }
 
 // Close lets go of the bucket.
@@ -124,11 +125,7 @@ func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *Push
 	if err != nil {
 		return nil, err
 	}
-	config, err := store.EncodedConfig(m.dir)
-	if err != nil {
-		return nil, err
-	}
-	from := &remote.Local{Store: m.store, Manifests: m.manifests, Config: config, Scratch: filepath.Join(m.dir, remotesName, ".scratch")}
+	from := &remote.Local{Store: m.store, Manifests: m.manifests, Scratch: filepath.Join(m.dir, remotesName, ".scratch")}
 	done, err := r.r.Push(ctx, from, entries, &remote.PushOptions{Progress: func(done, total int64) {
 		if opts.Progress != nil {
 			opts.Progress(Progress{Phase: "push", Done: done, Total: total})

@@ -14,6 +14,8 @@ import (
 	"github.com/arcboxlabs/arcstore/capture"
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/remote"
+	"github.com/arcboxlabs/arcstore/store/crypt"
+	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // memoryBucket is a bucket in memory.
@@ -91,25 +93,35 @@ func (m *memoryBucket) Delete(_ context.Context, keys ...string) error {
 }
 
 func TestPushPull(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { pushPull(t, false) })
+	t.Run("encrypted", func(t *testing.T) { pushPull(t, true) })
+}
+
+func pushPull(t *testing.T, encrypted bool) {
 	ctx := context.Background()
 	bucket := newMemoryBucket()
 	memory := make([]byte, 24<<20)
 	r := rand.NewChaCha8([32]byte{1})
 	r.Read(memory[:16<<20])
-	newHost := func() *Manager {
-		dir := filepath.Join(t.TempDir(), "store")
-		if err := Init(dir, nil); err != nil {
-			t.Fatal(err)
-		}
-		m, err := Open(ctx, dir, nil)
+	var key *crypt.Key
+	var slots []crypt.Slot
+	if encrypted {
+		key = crypt.NewKey()
+		slot, err := key.NewSlot(testSecret(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { m.Close() })
-		return m
+		slots = append(slots, slot)
+	}
+	newHost := func() *Manager {
+		dir := filepath.Join(t.TempDir(), "store")
+		if err := initWithKey(disk.OS, dir, &InitOptions{}, key, slots); err != nil {
+			t.Fatal(err)
+		}
+		return openManager(t, dir)
 	}
 	connect := func(m *Manager) *Remote {
-		r, err := OpenBucket(ctx, bucket, &RemoteOptions{CacheDir: filepath.Join(m.dir, remotesName, "b")})
+		r, err := OpenBucket(ctx, bucket, &RemoteOptions{CacheDir: filepath.Join(m.dir, remotesName, "b"), key: m.store.Key()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/arcboxlabs/arcstore/remote"
 	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -189,6 +190,7 @@ func (m *Manager) OpenRemote(ctx context.Context, name string, opts *RemoteOptio
 	}
 	o := *opts
 	o.CacheDir = filepath.Join(m.dir, remotesName, c.Name)
+	o.key = m.store.Key()
 	return OpenBucket(ctx, b, &o)
 }
 
@@ -204,12 +206,13 @@ func OpenRemoteAt(ctx context.Context, c RemoteConfig, opts *RemoteOptions) (*Re
 	return OpenBucket(ctx, b, opts)
 }
 
-// InitFromRemote makes a store in dir that fits what is in a bucket, and adds the bucket to it as a remote.
-func InitFromRemote(ctx context.Context, dir string, c RemoteConfig) error {
+// InitFromRemote makes a store in dir that fits what is in a bucket, with its key if it is encrypted, and adds the bucket to it as a remote.
+// secret is asked for what opens the bucket, and opens the store from then on.
+func InitFromRemote(ctx context.Context, dir string, c RemoteConfig, secret func() (Secret, error)) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	r, err := OpenRemoteAt(ctx, c, nil)
+	r, err := OpenRemoteAt(ctx, c, &RemoteOptions{Secret: secret})
 	if err != nil {
 		return err
 	}
@@ -217,10 +220,17 @@ func InitFromRemote(ctx context.Context, dir string, c RemoteConfig) error {
 	if r.Snapshots == nil {
 		return fmt.Errorf("arcstore: %s: %w: nothing was pushed there yet", c.URL, ErrNotFound)
 	}
-	if err := Init(dir, &InitOptions{ChunkSize: r.Snapshots.ChunkSize(), Compression: r.Snapshots.Compression()}); err != nil {
+	opts := &InitOptions{ChunkSize: r.Snapshots.ChunkSize(), Compression: r.Snapshots.Compression()}
+	var slots []crypt.Slot
+	if key := r.r.Key(); key != nil {
+		if slots, err = r.r.Slots(ctx); err != nil {
+			return wrapRemote(err)
+		}
+	}
+	if err := initWithKey(disk.OS, dir, opts, r.r.Key(), slots); err != nil {
 		return err
 	}
-	m, err := Open(ctx, dir, &Options{ReadOnly: true})
+	m, err := Open(ctx, dir, &Options{ReadOnly: true, key: r.r.Key()})
 	if err != nil {
 		return err
 	}

@@ -255,10 +255,18 @@ func TestSimulation(t *testing.T) {
 		duration = 5 * time.Minute
 	}
 	dir := t.TempDir() + "/store"
-	if err := arcstore.Init(dir, nil); err != nil {
+	secret, err := arcstore.NewKeyFile(t.TempDir() + "/key")
+	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := arcstore.OpenOnDisk(t.Context(), unsynced{disk.OS}, dir, nil)
+	opts := &arcstore.InitOptions{}
+	if *simulationSeed%2 == 0 {
+		opts.Secret = secret
+	}
+	if err := arcstore.Init(dir, opts); err != nil {
+		t.Fatal(err)
+	}
+	m, err := arcstore.OpenOnDisk(t.Context(), unsynced{disk.OS}, dir, &arcstore.Options{Secret: func() (arcstore.Secret, error) { return secret, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -196,6 +196,7 @@ type StreamDiff struct {
 type Stats struct {
 	StoreID       string `json:"store_id"`
 	FormatVersion int    `json:"format_version"`
+	Encrypted     bool   `json:"encrypted"`
 	ChunkSize     int    `json:"chunk_size"`
 	Compression   string `json:"compression"`
 

@@ -40,10 +40,11 @@ type Parent interface {
 
 // StreamOptions are the choices of a stream's capture.
 type StreamOptions struct {
-	ChunkSize   int            // bytes
-	Parent      Parent         // nil for none
-	Dirty       chunker.Bitmap // nil for none; demands a Parent
-	CleanSample int            // as Options.CleanSample
+	ChunkSize   int             // bytes
+	Hasher      *chunker.Hasher // names the chunks; nil in a store without encryption
+	Parent      Parent          // nil for none
+	Dirty       chunker.Bitmap  // nil for none; demands a Parent
+	CleanSample int             // as Options.CleanSample
 	// Damaged says of a chunk of the parent's whether it must be put again,
 	// since the store has no sound copy of it. nil, where no damage is known, costs nothing.
 	Damaged  func(id chunker.ID) bool
@@ -89,7 +90,7 @@ func Stream(ctx context.Context, src chunker.Source, sink Sink, out Entries, opt
 			c.draw(0)
 		}
 	}
-	err := chunker.Split(ctx, src, chunker.Options{ChunkSize: opts.ChunkSize, Dirty: opts.Dirty}, func(b *chunker.Batch) error {
+	err := chunker.Split(ctx, src, chunker.Options{ChunkSize: opts.ChunkSize, Hasher: opts.Hasher, Dirty: opts.Dirty}, func(b *chunker.Batch) error {
 		var err error
 		switch b.Kind {
 		case chunker.Data:
@@ -307,7 +308,7 @@ func (c *streamCapture) read(chunk int64) (id chunker.ID, data []byte, err error
 	}
 	c.stats.Scanned += int64(len(data))
 	if !chunker.IsZero(data) {
-		id = chunker.Sum(data)
+		id = c.opts.Hasher.Sum(data)
 	}
 	return id, data, nil
 }

@@ -15,6 +15,8 @@ import (
 // Options are the choices of a capture.
 type Options struct {
 	ChunkSize int
+	// Hasher names the chunks; nil in a store without encryption.
+	Hasher *chunker.Hasher
 	// Parent is the page tables of the parent snapshot; nil for none.
 	Parent *manifest.Table
 	// Dirty says which pages of the memory may differ from Parent's; nil for all.
@@ -65,7 +67,7 @@ func captureStreams(ctx context.Context, streams []stream, sink Sink, b *manifes
 		if err != nil {
 			return stats, err
 		}
-		so := StreamOptions{ChunkSize: opts.ChunkSize, CleanSample: opts.CleanSample, Damaged: opts.Damaged}
+		so := StreamOptions{ChunkSize: opts.ChunkSize, Hasher: opts.Hasher, CleanSample: opts.CleanSample, Damaged: opts.Damaged}
 		if opts.Progress != nil {
 			so.Progress = func(n int64) {
 				done += n

@@ -3,6 +3,7 @@ package chunker
 import (
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"github.com/zeebo/blake3"
 )
@@ -14,9 +15,37 @@ const IDSize = 32
 // stands for a hole; no byte string is known to hash to it.
 type ID [IDSize]byte
 
-// Sum returns the ID of the chunk b. It does not look for zeros: the ID of a
+// Sum returns the ID of the chunk b in a store without encryption. It does not look for zeros: the ID of a
 // hole is ID{} by definition, not by hashing.
 func Sum(b []byte) ID { return blake3.Sum256(b) }
+
+// Hasher names the chunks of an encrypted store, with BLAKE3 under a key: who lacks the key cannot tell whether a
+// chunk that he knows is among them. The nil *Hasher is that of a store without encryption. It is safe for concurrent use.
+type Hasher struct {
+	hashes sync.Pool
+}
+
+// NewHasher returns the hasher with a key.
+func NewHasher(key [32]byte) *Hasher {
+	h, err := blake3.NewKeyed(key[:])
+	if err != nil {
+		panic(err) // of the key's length
+	}
+	return &Hasher{sync.Pool{New: func() any { return h.Clone() }}}
+}
+
+// Sum returns the ID of the chunk b, as the function does.
+func (h *Hasher) Sum(b []byte) (id ID) {
+	if h == nil {
+		return Sum(b)
+	}
+	hash := h.hashes.Get().(*blake3.Hasher)
+	hash.Reset()
+	hash.Write(b)
+	hash.Sum(id[:0])
+	h.hashes.Put(hash)
+	return id
+}
 
 // IsHole reports whether the ID stands for an all-zero chunk.
 func (id ID) IsHole() bool { return id == ID{} }

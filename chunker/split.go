@@ -38,6 +38,8 @@ type Options struct {
 	ChunkSize int
 	// Dirty, if not nil, says which pages to read; the others come as Clean batches.
 	Dirty Bitmap
+	// Hasher names the chunks; nil is that of a store without encryption.
+	Hasher *Hasher
 	// Workers is the number of goroutines that read and hash; 0 means one for each core.
 	Workers int
 }
@@ -118,7 +120,7 @@ func Split(ctx context.Context, src Source, opts Options, emit func(*Batch) erro
 	for range workers {
 		group.Go(func() {
 			for s := range work {
-				s.err = s.fill(src, opts.ChunkSize)
+				s.err = s.fill(src, opts.ChunkSize, opts.Hasher)
 				s.done <- struct{}{}
 			}
 		})
@@ -189,7 +191,7 @@ func (s *segment) release() {
 }
 
 // fill reads and hashes the data of a segment.
-func (s *segment) fill(src Source, chunkSize int) error {
+func (s *segment) fill(src Source, chunkSize int, hasher *Hasher) error {
 	s.buf, s.ids = s.buf[:0], s.ids[:0]
 	for _, r := range s.runs {
 		if r.kind != Data {
@@ -209,7 +211,7 @@ func (s *segment) fill(src Source, chunkSize int) error {
 			if IsZero(chunk) {
 				s.ids = append(s.ids, ID{})
 			} else {
-				s.ids = append(s.ids, Sum(chunk))
+				s.ids = append(s.ids, hasher.Sum(chunk))
 			}
 		}
 	}

@@ -186,7 +186,7 @@ func (b *Builder) Commit(ctx context.Context) (Digest, error) {
 		r.baseBytes = own
 	}
 	slices.SortFunc(r.streams, func(x, y rootStream) int { return strings.Compare(x.Name, y.Name) })
-	encoded := r.encode()
+	encoded := b.files.seal.Seal(nil, r.encode(), rootContext)
 	digest := digestOf(encoded)
 	footer := encodeFooter(b.offset, int64(len(encoded)))
 	if err := b.write(encoded); err != nil {

@@ -297,7 +297,7 @@ func TestBoundedChain(t *testing.T) {
 // A difference costs what changed: of the parent's leaves none is read.
 func TestDiffReadsNoLeaves(t *testing.T) {
 	d := newMemDisk()
-	f := &Files{"/m", d}
+	f := &Files{dir: "/m", disk: d}
 	r := rand.New(rand.NewPCG(1, 1))
 	parent := openTable(t, f, buildFull(t, f, guestIDs(r, guestPages/16)))
 	before := d.ops

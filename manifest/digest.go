@@ -7,8 +7,8 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// Digest names a manifest: the BLAKE3-256 of its root, which holds the hash
-// of each leaf and the parent's digest.
+// Digest names a manifest: the BLAKE3-256 of its root as it stands in the file, which holds the hash
+// of each leaf, likewise, and the parent's digest.
 type Digest [32]byte
 
 func digestOf(root []byte) Digest { return blake3.Sum256(root) }

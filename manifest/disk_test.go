@@ -297,7 +297,7 @@ func TestDiskErrors(t *testing.T) {
 func TestSyncs(t *testing.T) {
 	dir := t.TempDir()
 	d := &countingDisk{Disk: disk.OS}
-	f := &Files{dir, d}
+	f := &Files{dir: dir, disk: d}
 	buildFull(t, f, []chunker.ID{{1}})
 	if d.files != 1 || d.dirs != 2 {
 		t.Errorf("a commit into a new directory syncs %d files and %d directories, want 1 and 2", d.files, d.dirs)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -16,10 +17,22 @@ import (
 type Files struct {
 	dir  string
 	disk disk.Disk
+	seal *crypt.Sealer // of leaves and roots; nil in a store without encryption
 }
 
 // OpenFiles returns the manifests in dir, which need not exist yet, on a disk; nil is the operating system's.
-func OpenFiles(dir string, d disk.Disk) *Files { return &Files{dir, orOS(d)} }
+func OpenFiles(dir string, d disk.Disk) *Files { return &Files{dir: dir, disk: orOS(d)} }
+
+// OpenSealedFiles is OpenFiles for the manifests of an encrypted store with a key.
+func OpenSealedFiles(dir string, d disk.Disk, key *crypt.Key) *Files {
+	return &Files{dir, orOS(d), key.Sealer("manifest")}
+}
+
+// Contexts of what is sealed.
+const (
+	leafContext = "leaf"
+	rootContext = "root"
+)
 
 func (f *Files) path(d Digest) string {
 	name := d.String()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/arcboxlabs/arcstore/store/crypt"
 )
 
 const (
@@ -56,7 +58,7 @@ func decodeFooter(b []byte, size int64) (offset, length int64, err error) {
 		return 0, 0, err
 	}
 	offset, length = int64(le.Uint64(b)), int64(le.Uint64(b[8:]))
-	if offset < headerSize || length < 0 || length > min(size, maxRoot) || offset != size-footerSize-length {
+	if offset < headerSize || length < 0 || length > min(size, maxRoot+crypt.Overhead) || offset != size-footerSize-length {
 		return 0, 0, errors.New("its footer does not fit its size")
 	}
 	return offset, length, nil

@@ -83,7 +83,7 @@ func goldenSize(n int) int64 { return max(0, int64(n)*4096-96) }
 // goldenFiles builds the golden manifests.
 func goldenFiles(tb testing.TB, d disk.Disk) (f *Files, digests [2]Digest) {
 	tb.Helper()
-	f = &Files{"/manifests", d}
+	f = &Files{dir: "/manifests", disk: d}
 	full, diff := goldenIDs()
 	var parent *Table
 	for i, streams := range []map[string][]chunker.ID{full, diff} {

@@ -116,7 +116,7 @@ func FuzzManifest(f *testing.F) {
 		ctx := context.Background()
 		b := slices.Concat(encodeHeader(), leaves, rootBytes, encodeFooter(int64(headerSize+len(leaves)), int64(len(rootBytes))))
 		d := newMemDisk()
-		files := &Files{"/m", d}
+		files := &Files{dir: "/m", disk: d}
 		digest := digestOf(rootBytes)
 		if err := disk.MakeDir(d, path.Dir(files.path(digest))); err != nil {
 			t.Fatal(err)

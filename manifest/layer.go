@@ -11,6 +11,7 @@ import (
 
 	"github.com/zeebo/blake3"
 
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -18,6 +19,7 @@ import (
 type layer struct {
 	digest Digest
 	f      disk.File
+	seal   *crypt.Sealer
 	root   *root
 	end    int64 // of its leaves
 }
@@ -28,7 +30,7 @@ func (f *Files) openLayer(d Digest) (*layer, error) {
 	if err != nil {
 		return nil, f.wrap(d, err)
 	}
-	l := &layer{digest: d, f: opened}
+	l := &layer{digest: d, f: opened, seal: f.seal}
 	if err := l.open(); err != nil {
 		opened.Close()
 		return nil, err
@@ -59,6 +61,9 @@ func (l *layer) open() error {
 	}
 	if digestOf(b) != l.digest {
 		return l.corrupt(offset, errors.New("its root does not hash to its name"))
+	}
+	if b, err = l.seal.Open(nil, b, rootContext); err != nil {
+		return l.corrupt(offset, err)
 	}
 	if l.root, err = decodeRoot(b, offset); err != nil {
 		return l.corrupt(offset, err)
@@ -144,7 +149,17 @@ func (l *layerStream) leaf(i int, use func(b []byte) error) error {
 		l.at.Store(nil) // the next try reads it again
 		return l.corrupt(p.offset, fmt.Errorf("leaf %d of stream %s does not hash to what the root says", p.number, l.s.Name))
 	}
-	return use(b)
+	if l.seal == nil {
+		return use(b)
+	}
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
+	text, err := l.seal.Open((*buf)[:0], b, leafContext)
+	if err != nil {
+		return l.corrupt(p.offset, err)
+	}
+	*buf = text
+	return use(text)
 }
 
 // read returns a window that begins with the i-th leaf, or with the first one

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 
 	maxStreams    = 1 << 20
 	maxStreamSize = 1 << 60   // bytes
-	maxRoot       = 256 << 20 // bytes: the leaves of 80 TiB in chunks of 4 KiB, all of them data
+	maxRoot       = 256 << 20 // bytes, without what encryption adds: the leaves of 80 TiB in chunks of 4 KiB, all of them data
 )
 
 // Stream is a named byte sequence of a snapshot.
@@ -223,7 +224,7 @@ func decodeStream(b []byte, r *root) (s rootStream, rest []byte, err error) {
 	before := leafPlace{number: -1}
 	for i := range s.leafCount() {
 		p := s.place(i)
-		if p.number <= before.number || p.number >= count || p.length < 4 || p.length > maxLeaf {
+		if p.number <= before.number || p.number >= count || p.length < 4 || p.length > maxLeaf+crypt.Overhead {
 			return s, nil, bad
 		}
 		if i > 0 && p.offset != before.end() || p.offset < headerSize || p.offset > 1<<62 {

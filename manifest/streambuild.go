@@ -212,7 +212,7 @@ func (s *StreamBuilder) flush() error {
 	if err := s.b.grow(leafEntry); err != nil {
 		return err
 	}
-	leaf := s.leaf.encode()
+	leaf := s.b.files.seal.Seal(nil, s.leaf.encode(), leafContext)
 	hash := blake3.Sum256(leaf)
 	s.s.addPlace(leafPlace{s.number, s.b.offset, int64(len(leaf)), hash[:]})
 	return s.b.write(leaf)

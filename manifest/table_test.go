@@ -50,7 +50,7 @@ func TestLookupRange(t *testing.T) {
 // An error of the device is not damage, and the next try reads the leaf.
 func TestLookupTriesAgain(t *testing.T) {
 	d := newMemDisk()
-	f := &Files{"/m", d}
+	f := &Files{dir: "/m", disk: d}
 	s := openStream(t, openTable(t, f, buildFull(t, f, []chunker.ID{{1}, {2}})), MemoryStream)
 	ids := make([]chunker.ID, 2)
 	d.fails = func(int) bool { return true }
@@ -169,7 +169,7 @@ func ptr[T any](v T) *T { return &v }
 // plant puts a manifest file on a disk.
 func plant(t *testing.T, d *memDisk, leaves []byte, r *root) (*Files, Digest) {
 	t.Helper()
-	f := &Files{"/m", d}
+	f := &Files{dir: "/m", disk: d}
 	encoded := r.encode()
 	digest := digestOf(encoded)
 	if err := disk.MakeDir(d, path.Dir(f.path(digest))); err != nil {

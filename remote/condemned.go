@@ -61,7 +61,7 @@ func (r *Remote) records(ctx context.Context) (map[string]*record, error) {
 		records := make(map[string]*record, len(keys))
 		err = r.cache.each(ctx, r.bucket, keys, maxRecord, func(key string, b []byte) error {
 			rec := &record{}
-			if err := unsealJSON(key, b, rec); err != nil {
+			if err := r.sealer.unsealJSON(key, b, rec); err != nil {
 				return err
 			}
 			records[key] = rec
@@ -80,7 +80,7 @@ func (r *Remote) records(ctx context.Context) (map[string]*record, error) {
 // condemn writes a record.
 func (r *Remote) condemn(ctx context.Context, rec *record) error {
 	key := condemnedKey(newUploadID(r.now()))
-	b, err := sealJSON(key, rec)
+	b, err := r.sealer.sealJSON(key, rec)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ type uploadedManifest struct {
 	size   int64
 }
 
-func (u *upload) encode(key string) []byte {
+func (u *upload) encode(key string, seal sealer) []byte {
 	le := binary.LittleEndian
 	b := le.AppendUint32(nil, uint32(len(u.packs)))
 	b = le.AppendUint32(b, uint32(len(u.manifests)))
@@ -48,13 +48,13 @@ func (u *upload) encode(key string) []byte {
 	for _, p := range u.packs {
 		b = append(b, p.table...)
 	}
-	return seal(key, b)
+	return seal.seal(key, b)
 }
 
 // decodeUpload is the inverse of encode. The tables are parts of b.
-func decodeUpload(key string, b []byte) (*upload, error) {
+func decodeUpload(key string, b []byte, seal sealer) (*upload, error) {
 	whole := len(b)
-	b, err := unseal(key, b)
+	b, err := seal.unseal(key, b)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ const (
 	manifestsPrefix = "manifests/"
 	snapshotsPrefix = "snapshots/"
 	condemnedPrefix = "condemned/"
+	keysPrefix      = "keys/"
 )
 
 // uploadID names what one push, or one collection, wrote together: the Unix time in seconds when it began,
@@ -93,6 +94,7 @@ func parsePart(key string) (part, error) {
 }
 
 func indexKey(u uploadID) string     { return indexPrefix + u.String() }
+func slotKey(id string) string       { return keysPrefix + id }
 func condemnedKey(u uploadID) string { return condemnedPrefix + u.String() }
 
 // snapshotKey returns the key of a snapshot's object: snapshots/ID/UPLOAD. A snapshot that was deleted and is pushed

@@ -12,6 +12,7 @@ import (
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 )
 
 // wholePack is how much of a pack's chunks must be wanted for it to be uploaded as it is.
@@ -24,7 +25,6 @@ const tableStep = 16 << 10
 type Local struct {
 	Store     *store.Store
 	Manifests *manifest.Files
-	Config    []byte // of the store, as its config.json has it
 	Scratch   string // a directory for packs that are made for the bucket; it is removed in the end
 }
 
@@ -32,7 +32,7 @@ type Local struct {
 // the bucket lacks are sent. When it returns without an error, nothing that any other host does takes a part of them
 // away, except for deleting them. After an error, what was sent need not be sent again.
 func (r *Remote) Push(ctx context.Context, from *Local, entries []*manifest.Entry, opts *PushOptions) (*Pushed, error) {
-	if err := r.join(ctx, from.Config); err != nil {
+	if err := r.join(ctx, from); err != nil {
 		return &Pushed{}, err
 	}
 	return r.push(ctx, from, entries, opts)
@@ -160,11 +160,12 @@ func (p *planner) gather(ctx context.Context, parts []*store.Selected) error {
 	if err := os.RemoveAll(p.l.Scratch); err != nil {
 		return fmt.Errorf("remote: %w", err)
 	}
-	if _, err := store.Init(p.l.Scratch, p.l.Store.Config(), nil); err != nil {
+	key := p.l.Store.Key()
+	if _, err := store.InitEncrypted(p.l.Scratch, p.l.Store.Config(), key, nil, nil); err != nil {
 		return err
 	}
 	var err error
-	if p.scratch, err = store.Open(ctx, p.l.Scratch, store.Options{}); err != nil {
+	if p.scratch, err = store.Open(ctx, p.l.Scratch, store.Options{Unlock: func(*store.Encryption) (*crypt.Key, error) { return key, nil }}); err != nil {
 		return err
 	}
 	w, err := p.scratch.NewWriter(ctx)

@@ -219,7 +219,7 @@ func (p *pusher) publish(ctx context.Context, e *manifest.Entry) (*Snapshot, err
 		s.Manifests = append(s.Manifests, v.manifests[d])
 	}
 	s.key = snapshotKey(e.ID, newUploadID(p.r.now()))
-	b, err := s.encode(s.key)
+	b, err := s.encode(s.key, p.r.sealer)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +279,7 @@ func (p *pusher) upload(ctx context.Context, sources []source) error {
 		return err
 	}
 	key := indexKey(id)
-	b := u.encode(key)
+	b := u.encode(key, p.r.sealer)
 	if err := p.r.put(withExpiry(ctx, id.begun().Add(p.r.uploadLife)), key, b); err != nil {
 		return err
 	}
@@ -318,7 +318,7 @@ func (r *Remote) put(ctx context.Context, key string, b []byte) error {
 
 // learn adds an upload of our own to the view.
 func (r *Remote) learn(ctx context.Context, id uploadID, object []byte) error {
-	u, err := decodeUpload(indexKey(id), object)
+	u, err := decodeUpload(indexKey(id), object, r.sealer)
 	if err != nil {
 		return err
 	}
@@ -345,7 +345,7 @@ func (r *Remote) readSnapshots(ctx context.Context, keys []string, use func(*Sna
 		if b == nil {
 			return nil
 		}
-		s, err := decodeSnapshot(key, b)
+		s, err := decodeSnapshot(key, b, r.sealer)
 		if err == nil {
 			use(s)
 		}

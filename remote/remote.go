@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/store"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 )
 
 // maxConfig bounds the config object, in bytes.
@@ -30,6 +32,10 @@ type Options struct {
 	// CacheDir is where index objects and snapshots are kept once they were read; "" keeps them in memory. One process
 	// at a time uses it. It may be deleted at any time.
 	CacheDir string
+	// Key is that of the store that is pushed from or pulled into; nil where that is not encrypted, or there is none.
+	Key *crypt.Key
+	// Secret is asked for the secret of a bucket that is encrypted, where Key is not known. nil stands for none.
+	Secret func() (crypt.Secret, error)
 
 	now        func() time.Time // of tests
 	uploadLife time.Duration
@@ -47,6 +53,8 @@ type Remote struct {
 	cache  *cache
 	now    func() time.Time
 	finder finder
+	key    *crypt.Key // nil for a bucket without encryption
+	sealer sealer
 
 	uploadLife time.Duration
 
@@ -77,10 +85,10 @@ func Open(ctx context.Context, bucket Bucket, opts *Options) (*Remote, error) {
 	config, err := bucket.Read(ctx, configKey, maxConfig)
 	switch {
 	case err == nil:
-		if _, err := store.DecodeConfig(config); err != nil {
-			return nil, fmt.Errorf("remote: %s: %w: %w", configKey, ErrForeign, err)
-		}
 		r.config = config
+		if err := r.unlock(ctx, opts); err != nil {
+			return nil, err
+		}
 	case !errors.Is(err, ErrNoObject):
 		return nil, fmt.Errorf("remote: %w", err)
 	}
@@ -125,7 +133,7 @@ func (r *Remote) chunks() (finder, error) {
 		if r.cache.dir != "" {
 			dir = filepath.Join(r.cache.dir, "chunks")
 		}
-		t, err := store.OpenTables(dir, r.table)
+		t, err := store.OpenTables(dir, r.key, r.table)
 		if err != nil {
 			return nil, err
 		}
@@ -134,23 +142,19 @@ func (r *Remote) chunks() (finder, error) {
 	return r.finder, nil
 }
 
-// Fits reports why a store with a config cannot be pushed to the bucket, if it cannot.
-func (r *Remote) Fits(ctx context.Context, config []byte) error {
+// Fits reports why snapshots of a store cannot be in the bucket, if they cannot.
+func (r *Remote) Fits(ctx context.Context, own *store.Store) error {
 	if r.config == nil {
 		return r.checkEmpty(ctx)
-	}
-	own, err := store.DecodeConfig(config)
-	if err != nil {
-		return err
 	}
 	there, err := store.DecodeConfig(r.config)
 	if err != nil {
 		return fmt.Errorf("remote: %s: %w", configKey, err)
 	}
-	if there.ChunkSize != own.ChunkSize {
-		return fmt.Errorf("remote: %w: the bucket has chunks of %d bytes, and the store of %d: give another prefix", ErrForeign, there.ChunkSize, own.ChunkSize)
+	if size := own.Config().ChunkSize; there.ChunkSize != size {
+		return fmt.Errorf("remote: %w: the bucket has chunks of %d bytes, and the store of %d: give another prefix", ErrForeign, there.ChunkSize, size)
 	}
-	return nil
+	return r.fitsKey(own.Key())
 }
 
 // checkEmpty makes sure that there is nothing under the prefix.
@@ -158,8 +162,8 @@ func (r *Remote) checkEmpty(ctx context.Context) error {
 	stop := errors.New("stop")
 	other := ""
 	err := r.bucket.List(ctx, "", func(o Object) error {
-		if o.Key == configKey {
-			return nil // of a host that is faster
+		if o.Key == configKey || strings.HasPrefix(o.Key, keysPrefix) {
+			return nil // of a host that is faster, or a push that was cut off
 		}
 		other = o.Key
 		return stop
@@ -173,26 +177,13 @@ func (r *Remote) checkEmpty(ctx context.Context) error {
 	return nil
 }
 
-// join makes sure that the bucket has a config, and that it fits: a bucket that is empty takes on config, that of a store.
-func (r *Remote) join(ctx context.Context, config []byte) error {
-	if err := r.Fits(ctx, config); err != nil || r.config != nil {
+// join makes sure that the bucket has a config, and that it fits: a bucket that is empty takes on that of a store.
+func (r *Remote) join(ctx context.Context, from *Local) error {
+	if err := r.Fits(ctx, from.Store); err != nil || r.config != nil {
 		return err
 	}
-	if err := r.found(ctx, config); err != nil {
+	if err := r.found(ctx, from.Store); err != nil {
 		return err
 	}
-	return r.Fits(ctx, config)
-}
-
-// found makes an empty bucket a remote.
-func (r *Remote) found(ctx context.Context, config []byte) error {
-	if err := r.bucket.Put(ctx, configKey, bytes.NewReader(config), int64(len(config))); err != nil && !errors.Is(err, ErrObjectExists) {
-		return fmt.Errorf("remote: %w", err)
-	}
-	// Of two hosts that do this at once, the one that was faster, or on some servers slower, has it its way.
-	var err error
-	if r.config, err = r.bucket.Read(ctx, configKey, maxConfig); err != nil {
-		return fmt.Errorf("remote: %w", err)
-	}
-	return r.checkCache()
+	return r.Fits(ctx, from.Store)
 }

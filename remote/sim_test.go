@@ -201,7 +201,7 @@ func (w *world) check(t testing.TB) {
 func (w *world) whole(id string) error {
 	err := errors.New("it is not there")
 	for _, o := range w.allObjects(snapshotsPrefix + id + "/") {
-		s, derr := decodeSnapshot(o, w.bucket.get(o))
+		s, derr := decodeSnapshot(o, w.bucket.get(o), sealer{})
 		if derr != nil {
 			return derr
 		}

@@ -36,20 +36,20 @@ type Manifest struct {
 }
 
 // encode returns the object; what decodeSnapshot would refuse is an error here.
-func (s *Snapshot) encode(key string) ([]byte, error) {
-	b, err := sealJSON(key, s)
+func (s *Snapshot) encode(key string, seal sealer) ([]byte, error) {
+	b, err := seal.sealJSON(key, s)
 	if err == nil && len(b) > maxSnapshot {
 		err = fmt.Errorf("remote: snapshot %s: it lies in too many packs (%d): run gc and push it again", s.Entry.ID, len(s.Packs))
 	}
 	if err == nil {
-		_, err = decodeSnapshot(key, b)
+		_, err = decodeSnapshot(key, b, seal)
 	}
 	return b, err
 }
 
-func decodeSnapshot(key string, b []byte) (*Snapshot, error) {
+func decodeSnapshot(key string, b []byte, seal sealer) (*Snapshot, error) {
 	s := &Snapshot{key: key}
-	if err := unsealJSON(key, b, s); err != nil {
+	if err := seal.unsealJSON(key, b, s); err != nil {
 		return nil, err
 	}
 	id, _, err := parseSnapshotKey(key)

@@ -110,7 +110,7 @@ func (r *Remote) readUploads(ctx context.Context, v *view) error {
 			}
 		}
 		err = r.cache.each(ctx, r.bucket, unread, maxIndex, func(key string, b []byte) error {
-			u, err := decodeUpload(key, b)
+			u, err := decodeUpload(key, b, r.sealer)
 			if err != nil {
 				return err
 			}

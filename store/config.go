@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -34,11 +35,18 @@ type Config struct {
 	Created     time.Time `json:"created"`
 	ChunkSize   int       `json:"chunk_size"`  // bytes
 	Compression string    `json:"compression"` // of new frames
+	// Encryption is nil for a store whose data anybody may read.
+	Encryption *Encryption `json:"encryption,omitempty"`
 }
 
 // Init makes a store in dir, which must be missing or empty. Zero fields of
 // c that a caller may choose (ChunkSize, Compression) get their defaults. A nil disk is the operating system's.
 func Init(dir string, c Config, d disk.Disk) (Config, error) {
+	return InitEncrypted(dir, c, nil, nil, d)
+}
+
+// InitEncrypted is Init for a store with a key, and slots that keep it; nil makes one without encryption.
+func InitEncrypted(dir string, c Config, key *crypt.Key, slots []crypt.Slot, d disk.Disk) (Config, error) {
 	if d == nil {
 		d = disk.OS
 	}
@@ -74,7 +82,10 @@ func Init(dir string, c Config, d disk.Disk) (Config, error) {
 	}
 	var id [16]byte
 	rand.Read(id[:])
-	c.Format, c.ID, c.Created = FormatVersion, hex.EncodeToString(id[:]), time.Now().UTC().Truncate(time.Second)
+	c.Format, c.ID, c.Created, c.Encryption = FormatVersion, hex.EncodeToString(id[:]), time.Now().UTC().Truncate(time.Second), nil
+	if key != nil {
+		c = c.Encrypt(key, slots)
+	}
 	// The fan-out exists from the start, so that sealing a pack syncs one directory, not two.
 	packs := filepath.Join(dir, packsName)
 	if err := disk.MakeDir(d, packs); err != nil {
@@ -98,7 +109,7 @@ func Init(dir string, c Config, d disk.Disk) (Config, error) {
 
 // writeConfig writes the copy first: there is always one that is whole.
 func writeConfig(d disk.Disk, dir string, c Config) error {
-	b, err := encodeConfig(c)
+	b, err := EncodeConfig(c)
 	if err != nil {
 		return err
 	}
@@ -137,7 +148,7 @@ func readConfigFile(d disk.Disk, dir, file string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("store: read config: %w", err)
 	}
-	c, err := decodeConfig(b)
+	c, err := DecodeConfig(b)
 	if err != nil {
 		return Config{}, fmt.Errorf("store: %s: %w", name, err)
 	}
@@ -167,7 +178,8 @@ func configSum(b []byte) string {
 	return fmt.Sprintf("%s%08x%s", configSumBefore, checksum(b), configSumAfter)
 }
 
-func encodeConfig(c Config) ([]byte, error) {
+// EncodeConfig returns the content of a config.json.
+func EncodeConfig(c Config) ([]byte, error) {
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("store: write config: %w", err)
@@ -176,19 +188,8 @@ func encodeConfig(c Config) ([]byte, error) {
 	return append(b, configSum(b)...), nil
 }
 
-// EncodedConfig returns the content of the config.json of the store in dir.
-func EncodedConfig(dir string) ([]byte, error) {
-	c, err := ReadConfig(dir)
-	if err != nil {
-		return nil, err
-	}
-	return encodeConfig(c)
-}
-
 // DecodeConfig parses the content of a config.json: ErrCorrupt, ErrVersion.
-func DecodeConfig(b []byte) (Config, error) { return decodeConfig(b) }
-
-func decodeConfig(b []byte) (Config, error) {
+func DecodeConfig(b []byte) (Config, error) {
 	var c Config
 	at := len(b) - configSumSize
 	if at < 0 || configSum(b[:at]) != string(b[at:]) {
@@ -209,6 +210,9 @@ func decodeConfig(b []byte) (Config, error) {
 	}
 	if c.Format < 1 || c.ID == "" {
 		return c, fmt.Errorf("%w: it lacks a format version or a store ID", ErrCorrupt)
+	}
+	if e := c.Encryption; e != nil && (e.KeyID == "" || len(e.Slots) > crypt.MaxSlots) {
+		return c, fmt.Errorf("%w: its encryption lacks a key, or has too many", ErrCorrupt)
 	}
 	if err := chunker.CheckChunkSize(c.ChunkSize); err != nil {
 		return c, fmt.Errorf("%w: %w", ErrCorrupt, err)

@@ -14,6 +14,7 @@ var (
 	ErrNoStore  = errors.New("not a store")
 	ErrVersion  = errors.New("format is newer than this program")
 	ErrExists   = errors.New("exists already")
+	ErrPlain    = errors.New("the store is not encrypted")
 	ErrReadOnly = errors.New("store is open read-only")
 )
 

@@ -288,7 +288,7 @@ func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, delive
 	})
 	for range workers {
 		g.Go(func() error {
-			r := frameReader{f: f}
+			r := f.s.newFrameReader(f)
 			defer r.decoder.close()
 			for task := range tasks {
 				r.bad = nil

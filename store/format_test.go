@@ -97,7 +97,7 @@ func TestGoldenPack(t *testing.T) {
 		t.Errorf("what is written (%d bytes) differs from %s (%d bytes)", len(written), goldenPack, len(golden))
 	}
 	s := newStore(t, Config{})
-	old, err := readTable(bytes.NewReader(golden), int64(len(golden)))
+	old, err := readTable(bytes.NewReader(golden), int64(len(golden)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func FuzzTable(f *testing.F) {
 	table, _ := goldenTable(f, f.TempDir())
 	f.Add(table.encode(), int64(packHeaderSize))
 	f.Fuzz(func(t *testing.T, b []byte, end int64) {
-		table, err := decodeTable(b, end)
+		table, err := decodeTable(b, end, nil)
 		if err != nil {
 			return
 		}
@@ -178,7 +178,7 @@ func FuzzPack(f *testing.F) {
 	}
 	f.Add(golden)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		table, err := readTable(bytes.NewReader(b), int64(len(b)))
+		table, err := readTable(bytes.NewReader(b), int64(len(b)), nil)
 		if err != nil {
 			return
 		}
@@ -211,7 +211,7 @@ func FuzzFrame(f *testing.F) {
 }
 
 func FuzzConfig(f *testing.F) {
-	good, err := encodeConfig(Config{Format: 1, ID: "00", ChunkSize: 4096, Compression: "lz4"})
+	good, err := EncodeConfig(Config{Format: 1, ID: "00", ChunkSize: 4096, Compression: "lz4"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// The checksum keeps random bytes out; behind it nothing may be trusted either.
 		for _, b := range [][]byte{b, append(bytes.Clone(b), configSum(b)...)} {
-			c, err := decodeConfig(b)
+			c, err := DecodeConfig(b)
 			if err == nil && (c.Format != FormatVersion || chunker.CheckChunkSize(c.ChunkSize) != nil) {
 				t.Errorf("%+v was taken", c)
 			}

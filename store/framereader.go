@@ -9,15 +9,23 @@ import (
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 )
 
 // frameReader reads frames for one goroutine.
 type frameReader struct {
-	f       *Fetcher
+	f       *Fetcher // nil for who reads on his own
+	hasher  *chunker.Hasher
+	seal    *crypt.Sealer
 	stored  []byte
+	opened  []byte
 	raw     []byte
 	decoder decoder
 	bad     []badCopy // what was not delivered, since it is damaged
+}
+
+func (s *Store) newFrameReader(f *Fetcher) *frameReader {
+	return &frameReader{f: f, hasher: s.hasher, seal: s.frameSeal}
 }
 
 // read reads the frames that hold refs, which lie side by side in t, and
@@ -99,7 +107,13 @@ func (r *frameReader) decode(t *table, f *frame, stored []byte) (raw []byte, why
 	if cap(r.raw) < int(f.raw) {
 		r.raw = make([]byte, max(int(f.raw), frameTarget))
 	}
-	raw, err := r.decoder.decode(r.raw, stored, f.codec, int(f.raw))
+	opened, err := r.seal.Open(r.opened[:0], stored, "")
+	if err == nil {
+		if r.seal != nil {
+			r.opened = opened
+		}
+		raw, err = r.decoder.decode(r.raw, opened, f.codec, int(f.raw))
+	}
 	if err != nil {
 		// What comes before the place that does not decode is there.
 		raw = r.raw[:f.raw]
@@ -131,7 +145,7 @@ func (r *frameReader) deliver(t *table, f *frame, raw []byte, why *CorruptError,
 		}
 		data := raw[offset : offset+length]
 		if checked != int64(slot) {
-			checked, sound = int64(slot), chunker.Sum(data) == *t.id(int(slot))
+			checked, sound = int64(slot), r.hasher.Sum(data) == *t.id(int(slot))
 		}
 		if !sound {
 			r.bad = append(r.bad, badCopy{ref, corruptChunk(t, f, int(slot), why)})

@@ -52,7 +52,7 @@ func TestHostileSizes(t *testing.T) {
 
 	footer := packFooter{tableOffset: packHeaderSize, tableLength: huge - packHeaderSize - packFooterSize}
 	id := PackID{1}
-	sparse(packPath(dir, id), huge, packHeader(), footer.encode())
+	sparse(packPath(dir, id), huge, packHeader(nil), footer.encode())
 	for _, test := range []struct {
 		name string
 		read func() error

@@ -94,7 +94,7 @@ func (m *mover) flush() error {
 			continue
 		}
 		// What it was is deleted soon: this is the last look at it.
-		if chunker.Sum(m.data[i]) != m.ids[i] {
+		if m.s.hasher.Sum(m.data[i]) != m.ids[i] {
 			return fmt.Errorf("store: sweep: chunk %s was to be moved, but what came is another", m.ids[i])
 		}
 		if err := m.w.add(m.ids[i], m.data[i]); err != nil {

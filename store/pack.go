@@ -14,6 +14,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -60,11 +61,18 @@ func packPath(dir string, id PackID) string {
 	return filepath.Join(dir, packsName, name[:2], name)
 }
 
-func packHeader() []byte {
+// sealedPack is what a pack's header says of one whose table and frames are encrypted.
+const sealedPack = 1
+
+func packHeader(seal *crypt.Sealer) []byte {
 	b := make([]byte, 0, packHeaderSize)
 	b = append(b, packMagic...)
 	b = binary.LittleEndian.AppendUint32(b, packVersion)
-	return binary.LittleEndian.AppendUint32(b, 0)
+	flags := uint32(0)
+	if seal != nil {
+		flags = sealedPack
+	}
+	return binary.LittleEndian.AppendUint32(b, flags)
 }
 
 // packFooter ends a pack: where its table is, and what it must hash to.
@@ -117,7 +125,7 @@ func (s *Store) loadTable(id PackID) (*table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	t, err := readTable(f, info.Size())
+	t, err := readTable(f, info.Size(), s.tableSeal)
 	if err != nil {
 		if errors.Is(err, ErrVersion) || errors.Is(err, errDevice) {
 			return nil, fmt.Errorf("store: pack %s: %w", id, err)
@@ -142,7 +150,7 @@ func readError(err error) error {
 }
 
 // readTable reads the table of a pack of size bytes.
-func readTable(r io.ReaderAt, size int64) (*table, error) {
+func readTable(r io.ReaderAt, size int64, seal *crypt.Sealer) (*table, error) {
 	if size < packHeaderSize+tableHeaderSize+packFooterSize {
 		return nil, errors.New("file is too short for a pack")
 	}
@@ -164,7 +172,7 @@ func readTable(r io.ReaderAt, size int64) (*table, error) {
 			return nil, readError(err)
 		}
 	}
-	t, err := decodeTable(b, footer.tableOffset)
+	t, err := decodeTable(b, footer.tableOffset, seal)
 	if err != nil {
 		return nil, err
 	}
@@ -180,6 +188,7 @@ type packWriter struct {
 	disk   disk.Disk
 	dir    string // of the store
 	target int64
+	sealer *crypt.Sealer // of the table
 	f      disk.File
 	offset int64  // of the next frame
 	buf    []byte // written, but not yet to the file
@@ -197,9 +206,9 @@ func (s *Store) newPackWriter() (*packWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: new pack: %w", err)
 	}
-	p := &packWriter{disk: s.disk, dir: s.dir, target: s.packSize, f: f, offset: packHeaderSize,
+	p := &packWriter{disk: s.disk, dir: s.dir, target: s.packSize, sealer: s.tableSeal, f: f, offset: packHeaderSize,
 		table: table{chunkSize: s.config.ChunkSize, created: time.Now().UnixNano(), salt: rand.Uint64()}}
-	p.buf = append((*packBuffers.Get().(*[]byte))[:0], packHeader()...)
+	p.buf = append((*packBuffers.Get().(*[]byte))[:0], packHeader(s.frameSeal)...)
 	return p, nil
 }
 
@@ -240,7 +249,7 @@ func (p *packWriter) flush() error {
 
 // seal completes the pack, makes it durable and gives it its name.
 func (p *packWriter) seal() (*table, error) {
-	b := p.table.encode()
+	b := p.sealer.Seal(nil, p.table.encode(), "")
 	footer := packFooter{tableOffset: p.offset, tableLength: int64(len(b)), id: blake3.Sum256(b)}
 	p.buf = append(p.buf, b...)
 	p.buf = append(p.buf, footer.encode()...)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-
-	"github.com/arcboxlabs/arcstore/chunker"
 )
 
 // packVerifier verifies one pack.
@@ -44,7 +42,7 @@ func (p *packVerifier) verify(ctx context.Context) error {
 	if _, err := f.ReadAt(header, 0); err != nil && errors.Is(readError(err), errDevice) {
 		return fmt.Errorf("store: read pack %s: %w", p.id, err)
 	}
-	if !slices.Equal(header, packHeader()) {
+	if !slices.Equal(header, packHeader(p.s.frameSeal)) {
 		p.damage = append(p.damage, PackDamage{Pack: p.id, Offset: 0,
 			Err: &CorruptError{Pack: p.id, Offset: 0, Why: "header is not that of a pack"}})
 	}
@@ -61,7 +59,7 @@ func (p *packVerifier) verify(ctx context.Context) error {
 // frames reads and verifies the frames.
 func (p *packVerifier) frames(ctx context.Context, f io.ReaderAt) error {
 	t := p.table
-	r := frameReader{}
+	r := p.s.newFrameReader(nil)
 	defer r.decoder.close()
 	buf := make([]byte, readSize)
 	for at := 0; at < len(t.frames); {
@@ -84,7 +82,7 @@ func (p *packVerifier) frames(ctx context.Context, f io.ReaderAt) error {
 		p.advance(int64(size))
 		for ; at < end; at++ {
 			fr := &t.frames[at]
-			p.frame(&r, fr, buf[fr.offset-from:][:fr.stored])
+			p.frame(r, fr, buf[fr.offset-from:][:fr.stored])
 		}
 	}
 	return nil
@@ -100,7 +98,7 @@ func (p *packVerifier) frame(r *frameReader, f *frame, stored []byte) {
 	offset := 0
 	for slot := int(f.first); slot < int(f.first)+int(f.chunks); slot++ {
 		n := t.length(slot)
-		if chunker.Sum(raw[offset:offset+n]) != *t.id(slot) {
+		if r.hasher.Sum(raw[offset:offset+n]) != *t.id(slot) {
 			p.bad = append(p.bad, uint32(slot))
 			damage.Chunks = append(damage.Chunks, *t.id(slot))
 			if damage.Err == nil {

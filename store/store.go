@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -33,6 +34,8 @@ type Options struct {
 	Holder      string        // what the lock file says of this process
 	Disk        disk.Disk     // under all files but Badger's; nil: the operating system's
 	PackSize    int64         // of new packs, bytes; 0: PackSize
+	// Unlock returns the key of an encrypted store; nil is an error then.
+	Unlock func(*Encryption) (*crypt.Key, error)
 	// Distant says that the disk is far away: it reads more at once, and from many places at once.
 	Distant bool
 }
@@ -44,9 +47,13 @@ type Store struct {
 	readOnly bool
 	packSize int64
 	reads    reads
-	lock     *lock
-	index    *index // nil when read-only
-	damage   *damage
+	key      *crypt.Key // nil for one without encryption
+	hasher   *chunker.Hasher
+	// What of the packs is sealed.
+	frameSeal, tableSeal *crypt.Sealer
+	lock                 *lock
+	index                *index // nil when read-only
+	damage               *damage
 
 	configMu sync.Mutex
 	config   Config
@@ -86,6 +93,9 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir, disk: opts.Disk, config: c, readOnly: opts.ReadOnly, packSize: cmp.Or(opts.PackSize, PackSize), reads: local, damage: newDamage(opts.Disk, dir)}
+	if err := s.unlock(opts.Unlock); err != nil {
+		return nil, err
+	}
 	if opts.Distant {
 		s.reads = distant
 	}
@@ -197,13 +207,23 @@ func (s *Store) Config() Config {
 
 // SetCompression changes the codec of new frames, now and for later processes.
 func (s *Store) SetCompression(codec Codec) error {
+	return s.changeConfig(func(c *Config) error {
+		c.Compression = codec.String()
+		return nil
+	})
+}
+
+func (s *Store) changeConfig(change func(*Config) error) error {
 	if s.readOnly {
 		return ErrReadOnly
 	}
 	s.configMu.Lock()
 	defer s.configMu.Unlock()
 	c := s.config
-	c.Compression = codec.String()
+	if err := change(&c); err != nil {
+		return err
+	}
+	c = c.prove(s.key)
 	if err := writeConfig(s.disk, s.dir, c); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 )
 
 // Limits of a pack; the encoder keeps them, so the decoder can insist.
@@ -24,10 +25,10 @@ const (
 	shortEntrySize  = 8
 
 	// maxTable is the length of the longest table, in bytes.
-	maxTable = tableHeaderSize + maxSlots*(frameEntrySize+chunker.IDSize+shortEntrySize)
+	maxTable = crypt.Overhead + tableHeaderSize + maxSlots*(frameEntrySize+chunker.IDSize+shortEntrySize)
 )
 
-// PackID names a pack: the BLAKE3-256 of its chunk table.
+// PackID names a pack: the BLAKE3-256 of its chunk table, as it stands in the file.
 type PackID [32]byte
 
 // String returns the ID as 64 hexadecimal digits, the pack's file name.
@@ -124,14 +125,19 @@ func (t *table) encode() []byte {
 	return b
 }
 
-// decodeTable parses a pack's table, whose frames must fill the file from
+// decodeTable parses a pack's table as it stands in the file, whose frames must fill that from
 // packHeaderSize to end. It keeps b.
-func decodeTable(b []byte, end int64) (*table, error) {
+func decodeTable(b []byte, end int64, seal *crypt.Sealer) (*table, error) {
+	id := PackID(blake3.Sum256(b))
+	b, err := seal.Open(nil, b, "")
+	if err != nil {
+		return nil, fmt.Errorf("table: %w", err)
+	}
 	if len(b) < tableHeaderSize {
 		return nil, errors.New("table is too short")
 	}
 	le := binary.LittleEndian
-	t := &table{pack: blake3.Sum256(b), chunkSize: int(le.Uint32(b)), created: int64(le.Uint64(b[16:])), salt: le.Uint64(b[24:])}
+	t := &table{pack: id, chunkSize: int(le.Uint32(b)), created: int64(le.Uint64(b[16:])), salt: le.Uint64(b[24:])}
 	frames, slots, shorts := int64(le.Uint32(b[4:])), int64(le.Uint32(b[8:])), int64(le.Uint32(b[12:]))
 	if err := chunker.CheckChunkSize(t.chunkSize); err != nil {
 		return nil, err
@@ -161,7 +167,7 @@ func decodeTable(b []byte, end int64) (*table, error) {
 		e := b[tableHeaderSize+i*frameEntrySize:]
 		f := frame{offset: offset, stored: le.Uint32(e), raw: le.Uint32(e[4:]), crc: le.Uint32(e[8:]),
 			first: first, chunks: le.Uint16(e[12:]), codec: Codec(e[14])}
-		if f.chunks == 0 || f.stored == 0 || f.stored > f.raw || f.raw > maxFrameRaw || e[15] != 0 || int64(first)+int64(f.chunks) > slots {
+		if f.chunks == 0 || f.stored == 0 || int64(f.stored) > int64(f.raw)+int64(seal.Overhead()) || f.raw > maxFrameRaw || e[15] != 0 || int64(first)+int64(f.chunks) > slots {
 			return nil, fmt.Errorf("table has a bad frame %d", i)
 		}
 		raw := int64(0)

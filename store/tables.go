@@ -6,12 +6,14 @@ import (
 	"fmt"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
 // Tables finds chunks in packs that are elsewhere, such as in a bucket, by their tables alone. What it keeps on disk is
 // derived from them. For one goroutine at a time, and one process.
 type Tables struct {
+	seal    *crypt.Sealer
 	read    func(PackID) (table []byte, size int64, err error)
 	index   *index // nil when it keeps nothing
 	near    *locator
@@ -24,9 +26,9 @@ type Tables struct {
 }
 
 // OpenTables returns the tables kept in dir, "" for in memory alone; Set says which there are. read reads one, as it
-// stands in the pack, and the size of that pack in bytes.
-func OpenTables(dir string, read func(PackID) (table []byte, size int64, err error)) (*Tables, error) {
-	t := &Tables{read: read, near: newLocator(), packs: make(map[PackID]bool)}
+// stands in the pack, and the size of that pack in bytes. The packs are those of stores with the key.
+func OpenTables(dir string, key *crypt.Key, read func(PackID) (table []byte, size int64, err error)) (*Tables, error) {
+	t := &Tables{seal: key.Sealer(tablePurpose), read: read, near: newLocator(), packs: make(map[PackID]bool)}
 	if dir == "" {
 		return t, nil
 	}
@@ -100,7 +102,7 @@ func (t *Tables) load(id PackID) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := decodeTable(b, size-packFooterSize-int64(len(b)))
+	table, err := decodeTable(b, size-packFooterSize-int64(len(b)), t.seal)
 	if err == nil && table.pack != id {
 		err = errors.New("the table hashes to another ID")
 	}

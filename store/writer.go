@@ -64,6 +64,7 @@ type pendingFrame struct {
 
 	codec  Codec
 	buf    []byte // for stored
+	sealed []byte // likewise, in an encrypted store
 	stored []byte
 	err    error
 	done   chan struct{}
@@ -223,6 +224,10 @@ func (w *Writer) compress() {
 		f.codec, f.stored, f.err = e.encode(f.buf, f.raw, w.codec)
 		if f.codec != Raw {
 			f.buf = f.stored[:0]
+		}
+		if f.err == nil && w.s.frameSeal != nil {
+			f.sealed = w.s.frameSeal.Seal(f.sealed[:0], f.stored, "")
+			f.stored = f.sealed
 		}
 		f.done <- struct{}{}
 	}
