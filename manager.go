@@ -190,6 +190,9 @@ func (m *Manager) ChunkSize() int { return m.store.Config().ChunkSize }
 // Compression returns the codec of new frames.
 func (m *Manager) Compression() string { return m.store.Config().Compression }
 
+// Encrypted reports whether the store is encrypted.
+func (m *Manager) Encrypted() bool { return m.store.Key() != nil }
+
 // SetCompression changes the codec of new frames, "lz4" or "zstd", for this and later processes.
 func (m *Manager) SetCompression(ctx context.Context, codec string) error {
 	if m.readOnly {

@@ -87,11 +87,6 @@ func (r *Remote) openSnapshots(ctx context.Context) error {
 	return err
 }
 
-// Fits reports why snapshots of m cannot be pushed to the bucket, if they cannot.
-func (r *Remote) Fits(ctx context.Context, m *Manager) error {
-	return wrapRemote(r.r.Fits(ctx, m.store))
-}
-
 // Close lets go of the bucket.
 func (r *Remote) Close() error {
 	defer r.unlock()

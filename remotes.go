@@ -133,6 +133,16 @@ func (m *Manager) AddRemote(ctx context.Context, c RemoteConfig) error {
 	})
 }
 
+// CheckRemote reports why snapshots of the store cannot be in a bucket, if they cannot.
+func (m *Manager) CheckRemote(ctx context.Context, c RemoteConfig) error {
+	r, err := OpenRemoteAt(ctx, c, &RemoteOptions{key: m.store.Key()})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return wrapRemote(r.r.Fits(ctx, m.store))
+}
+
 // RemoveRemote forgets a remote, and what was kept of it here. The bucket stays as it is.
 func (m *Manager) RemoveRemote(ctx context.Context, name string) error {
 	return m.changeRemotes(ctx, func(list *remotesList) error {

@@ -23,6 +23,7 @@ type Builder struct {
 	f      disk.File
 	w      *bufio.Writer
 	offset int64
+	sealed []byte // the leaf that is written
 	root   root
 	size   int64          // of the root's encoding
 	parent *Table         // whose entries can be inherited; nil for none

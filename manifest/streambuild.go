@@ -212,7 +212,8 @@ func (s *StreamBuilder) flush() error {
 	if err := s.b.grow(leafEntry); err != nil {
 		return err
 	}
-	leaf := s.b.files.seal.Seal(nil, s.leaf.encode(), leafContext)
+	s.b.sealed = s.b.files.seal.Seal(s.b.sealed[:0], s.leaf.encode(), leafContext)
+	leaf := s.b.sealed
 	hash := blake3.Sum256(leaf)
 	s.s.addPlace(leafPlace{s.number, s.b.offset, int64(len(leaf)), hash[:]})
 	return s.b.write(leaf)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/store/crypt"
 	"github.com/arcboxlabs/arcstore/store/disk"
 )
 
@@ -107,7 +108,7 @@ func TestHostileManifests(t *testing.T) {
 		{"a leaf beyond the stream", good, func(r *root) { *r = *one(ptr(stream("a", at(3, 16, n)))) }, "malformed"},
 		{"a leaf with a huge number", good, func(r *root) { *r = *one(ptr(stream("a", at(-1, 16, n)))) }, "malformed"},
 		{"a leaf beyond the file", good, func(r *root) { *r = *one(ptr(stream("a", at(0, 16, n+1)))) }, "fill"},
-		{"a leaf that is too long", good, func(r *root) { *r = *one(ptr(stream("a", at(0, 16, maxLeaf+1)))) }, "malformed"},
+		{"a leaf that is too long", good, func(r *root) { *r = *one(ptr(stream("a", at(0, 16, maxLeaf+crypt.Overhead+1)))) }, "malformed"},
 		{"a leaf at a huge offset", good, func(r *root) { *r = *one(ptr(stream("a", at(0, 1<<63-1, n)))) }, "follow"},
 		{"a leaf in the header", good, func(r *root) { *r = *one(ptr(stream("a", at(0, 0, n)))) }, "follow"},
 		{"a negative size", good, func(r *root) { r.streams[0].Size = -1 }, "malformed"},

@@ -31,6 +31,9 @@ type app struct {
 	quiet       bool
 	lockTimeout time.Duration
 	from        string // the remote that is read instead of the store
+	keyFile     string
+	answered    arcstore.Secret // once it was asked for
+	mute        bool            // nobody is to be asked anything
 }
 
 // run is the program: it returns the exit code.
@@ -83,13 +86,15 @@ go to stderr.`,
 	flags.BoolVar(&a.json, "json", false, "print the result as one JSON document")
 	flags.BoolVar(&a.quiet, "quiet", false, "no progress and no messages, only results and errors")
 	flags.DurationVar(&a.lockTimeout, "lock-timeout", 0, "how long to wait for a store that another process uses (30s, 5m)")
+	flags.StringVar(&a.keyFile, "key-file", os.Getenv(keyFileVariable), "key `FILE` of an encrypted store (default $"+keyFileVariable+"; or the passphrase in $"+passphraseVariable+")")
+	flags.Lookup("key-file").DefValue = ""
 	must(root.MarkPersistentFlagDirname("store"))
 	must(root.RegisterFlagCompletionFunc("lock-timeout", cobra.NoFileCompletions))
 
 	root.AddCommand(
 		newInitCommand(a), newCreateCommand(a), newListCommand(a), newShowCommand(a), newDiffCommand(a), newStatsCommand(a),
 		newRestoreCommand(a), newExportCommand(a), newDeleteCommand(a), newPruneCommand(a), newGCCommand(a), newVerifyCommand(a),
-		newReindexCommand(a), newCompressionCommand(a), newRemoteCommand(a), newPushCommand(a), newPullCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a),
+		newReindexCommand(a), newCompressionCommand(a), newKeyCommand(a), newRemoteCommand(a), newPushCommand(a), newPullCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a),
 		newVersionCommand(a),
 	)
 	describeCobrasOwn(root)
@@ -190,6 +195,7 @@ func (a *app) open(ctx context.Context, opts *arcstore.Options, use func(*arcsto
 	if err != nil {
 		return err
 	}
+	opts.Secret = a.secret(ctx)
 	m, err := arcstore.Open(ctx, dir, opts)
 	if a.lockTimeout > 0 && errors.Is(err, arcstore.ErrInUse) {
 		a.note("%s, waiting for it", plain(err))

@@ -103,6 +103,7 @@ func (a *app) known(cmd *cobra.Command) (snapshots []*arcstore.Snapshot) {
 func (a *app) completing(cmd *cobra.Command, use func(context.Context, *arcstore.Manager) error) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()
+	a.mute = true
 	if err := a.read(ctx, func(m *arcstore.Manager) error { return use(ctx, m) }); err != nil {
 		cobra.CompDebugln(fmt.Sprintf("arcstore: %s", plain(err)), false)
 	}

@@ -84,7 +84,8 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrNoRemote):
+	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrNoRemote),
+		errors.Is(err, arcstore.ErrLocked), errors.Is(err, arcstore.ErrKeyFile), errors.Is(err, arcstore.ErrPlain):
 		return exitUsage
 	case errors.Is(err, errDamage), arcstore.IsCorrupt(err):
 		return exitDamage
@@ -109,7 +110,7 @@ func message(err error, command string) string {
 }
 
 // packages are the names with which libraries begin their errors.
-var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore", "criu", "remote"}
+var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore", "criu", "remote", "crypt"}
 
 // plain is an error's text for people: on one line, without the names of
 // packages, and without a general beginning that a later part says again or better.
@@ -137,6 +138,12 @@ func hint(err error, command string) string {
 		return "--lock-timeout 1m waits for it"
 	case errors.Is(err, arcstore.ErrNoRemote):
 		return "arcstore remote list shows what there is, arcstore remote add adds one"
+	case errors.Is(err, arcstore.ErrLocked):
+		return "give its key with --key-file FILE, or its passphrase in " + passphraseVariable
+	case errors.Is(err, arcstore.ErrKeyFile):
+		return "a key file is made with init --encrypt --key-file FILE, or key add --new-key-file FILE"
+	case errors.Is(err, arcstore.ErrPlain):
+		return "a store is encrypted from the beginning: init --encrypt makes one"
 	case errors.Is(err, arcstore.ErrNotFound):
 		return "arcstore list shows what there is"
 	case errors.Is(err, arcstore.ErrNoStream):

@@ -64,13 +64,7 @@ or hold what was pushed to it, which add looks at unless told not to.`,
 func runRemoteAdd(ctx context.Context, a *app, c arcstore.RemoteConfig, check bool) error {
 	return a.read(ctx, func(m *arcstore.Manager) error {
 		if check {
-			r, err := arcstore.OpenRemoteAt(ctx, c, nil)
-			if err != nil {
-				return err
-			}
-			err = r.Fits(ctx, m)
-			r.Close()
-			if err != nil {
+			if err := m.CheckRemote(ctx, c); err != nil {
 				return err
 			}
 		}
@@ -158,6 +152,10 @@ func (a *app) fromFlag(cmd *cobra.Command) {
 
 // withRemote opens a remote: the store's by its name, or one by its URL, for which no store is needed.
 func (a *app) withRemote(ctx context.Context, name string, opts *arcstore.RemoteOptions, use func(*arcstore.Remote) error) error {
+	if opts == nil {
+		opts = &arcstore.RemoteOptions{}
+	}
+	opts.Secret = a.secret(ctx)
 	if strings.Contains(name, "://") {
 		r, err := arcstore.OpenRemoteAt(ctx, arcstore.RemoteConfig{URL: name}, opts)
 		if err != nil {
@@ -170,7 +168,7 @@ func (a *app) withRemote(ctx context.Context, name string, opts *arcstore.Remote
 	if err != nil {
 		return err
 	}
-	m, err := arcstore.Open(ctx, dir, &arcstore.Options{ReadOnly: true})
+	m, err := arcstore.Open(ctx, dir, &arcstore.Options{ReadOnly: true, Secret: opts.Secret})
 	if err != nil {
 		return err
 	}
@@ -183,7 +181,7 @@ func (a *app) openRemote(ctx context.Context, m *arcstore.Manager, name string, 
 	if opts == nil {
 		opts = &arcstore.RemoteOptions{}
 	}
-	opts.LockTimeout, opts.Holder = a.lockTimeout, "arcstore"
+	opts.LockTimeout, opts.Holder, opts.Secret = a.lockTimeout, "arcstore", a.secret(ctx)
 	r, err := m.OpenRemote(ctx, name, opts)
 	if err != nil {
 		return err
