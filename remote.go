@@ -72,7 +72,7 @@ func OpenBucket(ctx context.Context, bucket remote.Bucket, opts *RemoteOptions) 
 	}
 	if err != nil {
 		r.unlock()
-		return nil, err
+		return nil, wrapRemote(err)
 	}
 	return r, nil
 }
