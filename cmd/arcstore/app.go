@@ -65,7 +65,8 @@ compressed, incremental, verified.
 
 A snapshot is named by its ID, a unique prefix of it, or TARGET@latest.
 Results go to stdout, as one JSON document with --json; progress and messages
-go to stderr.`,
+go to stderr. What opens an encrypted store is a key file, or a passphrase from
+` + passphraseVariable + ` or typed at a terminal.`,
 		Example: `  export ` + storeVariable + `=/var/lib/arcstore
   arcstore init
   arcstore create vm web-1 --memory /run/vm/web-1.ram --state vmstate=/run/vm/web-1.state
@@ -86,7 +87,7 @@ go to stderr.`,
 	flags.BoolVar(&a.json, "json", false, "print the result as one JSON document")
 	flags.BoolVar(&a.quiet, "quiet", false, "no progress and no messages, only results and errors")
 	flags.DurationVar(&a.lockTimeout, "lock-timeout", 0, "how long to wait for a store that another process uses (30s, 5m)")
-	flags.StringVar(&a.keyFile, "key-file", os.Getenv(keyFileVariable), "key `FILE` of an encrypted store (default $"+keyFileVariable+"; or the passphrase in $"+passphraseVariable+")")
+	flags.StringVar(&a.keyFile, "key-file", os.Getenv(keyFileVariable), "key `FILE` of an encrypted store (default $"+keyFileVariable+")")
 	flags.Lookup("key-file").DefValue = ""
 	must(root.MarkPersistentFlagDirname("store"))
 	must(root.RegisterFlagCompletionFunc("lock-timeout", cobra.NoFileCompletions))

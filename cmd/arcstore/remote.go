@@ -18,7 +18,7 @@ func newRemoteCommand(a *app) *cobra.Command {
 		Long: `A remote is a prefix of an S3 bucket that any number of hosts push snapshots to. What
 several hosts have alike is there once. The store keeps where it is and how it is reached,
 but no secrets: credentials come from the environment (AWS_ACCESS_KEY_ID and the like), a
-shared credentials file, or the role of the machine.`,
+shared credentials file, or the role of the machine, whichever has some first.`,
 		Example: `  arcstore remote add offsite s3://backups/fleet --endpoint https://s3.example.com
   arcstore push --all
   arcstore remote ls offsite`,
@@ -33,7 +33,7 @@ func remoteFlags(cmd *cobra.Command, c *arcstore.RemoteConfig) {
 	f := cmd.Flags()
 	f.StringVar(&c.Endpoint, "endpoint", "", "`URL` of the server (default $AWS_ENDPOINT_URL, or Amazon's)")
 	f.StringVar(&c.Region, "region", "", "`REGION` of the bucket (default $AWS_REGION, or what the server says)")
-	f.StringVar(&c.Credentials, "credentials", "", "where credentials come from: env, profile:NAME, file:PATH, iam or anonymous (default: the first of env, the shared file and iam that has some)")
+	f.StringVar(&c.Credentials, "credentials", "", "credentials `FROM` env, profile:NAME, file:PATH, iam or anonymous")
 	must(cmd.RegisterFlagCompletionFunc("endpoint", cobra.NoFileCompletions))
 	must(cmd.RegisterFlagCompletionFunc("region", cobra.NoFileCompletions))
 	must(cmd.RegisterFlagCompletionFunc("credentials", cobra.FixedCompletions([]cobra.Completion{"env", "profile:", "file:", "iam", "anonymous"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace)))
