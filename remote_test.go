@@ -174,6 +174,8 @@ func pushPull(t *testing.T, encrypted bool) {
 		t.Error("restored from afar, it differs")
 	}
 	clear(bucket.requests)
+	coldStart(t, bucket, c.store.Key(), second.ID, memory)
+	clear(bucket.requests)
 	pulled, err := c.Pull(ctx, from, []string{second.ID, first.ID}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -189,5 +191,42 @@ func pushPull(t *testing.T, encrypted bool) {
 	report, err := from.Snapshots.Verify(ctx, &VerifyOptions{Data: true})
 	if err != nil || len(report.Damage) > 0 {
 		t.Errorf("verify: %+v, %v", report, err)
+	}
+}
+
+// coldStart reads the first byte of a guest's memory with a handful of requests, and nothing a second time.
+func coldStart(t *testing.T, bucket *memoryBucket, key *crypt.Key, id string, want []byte) {
+	t.Helper()
+	ctx := context.Background()
+	r, err := OpenBucket(ctx, bucket, &RemoteOptions{key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	s, err := r.Snapshots.OpenSnapshot(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	memory, err := s.Stream(manifest.MemoryStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := func() (n int) {
+		bucket.mu.Lock()
+		defer bucket.mu.Unlock()
+		for _, k := range bucket.requests {
+			n += k
+		}
+		return n
+	}
+	for range 2 {
+		first := make([]byte, 1)
+		if _, err := memory.ReadAt(first, 0); err != nil || first[0] != want[0] {
+			t.Fatalf("the first byte is %d, not %d: %v", first[0], want[0], err)
+		}
+	}
+	if n := sum(); n > 8 {
+		t.Errorf("the first byte took %d requests: %v", n, bucket.requests)
 	}
 }

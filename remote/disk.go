@@ -21,7 +21,8 @@ import (
 // Disk returns the bucket as a disk that has a store's files, for reading: what reads a store reads a bucket with it. The
 // store is in the directory [DiskDir]. Requests stop with ctx. It costs nothing to have one; what is opened is looked for then.
 func (r *Remote) Disk(ctx context.Context) disk.Disk {
-	return &bucketDisk{ctx: ctx, r: r, packs: make(map[string]Pack), manifests: make(map[string]Manifest)}
+	return &bucketDisk{ctx: ctx, r: r, packs: make(map[string]Pack), manifests: make(map[string]Manifest),
+		chains: make(map[string][]Manifest), ahead: make(map[string]*object)}
 }
 
 // DiskDir is where the store is on a Disk.
@@ -33,9 +34,13 @@ type bucketDisk struct {
 	r   *Remote
 
 	mu        sync.Mutex
-	packs     map[string]Pack     // by ID: where those lie that snapshots named
-	manifests map[string]Manifest // likewise, by digest
-	all       bool                // all index objects were looked at
+	packs     map[string]Pack       // by ID: where those lie that snapshots named
+	manifests map[string]Manifest   // likewise, by digest
+	all       bool                  // all index objects were looked at
+	chains    map[string][]Manifest // by digest: the snapshot's manifest, and the ancestors that it is read with
+	ahead     map[string]*object    // of these: what is read before it is opened
+
+	spans spans
 }
 
 // names of directories
@@ -79,11 +84,14 @@ func (d *bucketDisk) open(name string) (disk.File, error) {
 		id, _ := store.ParsePackID(p.ID)
 		return &object{d: d, name: base, key: packPart(p.Upload, id).key(), size: p.Size, tail: p.Table + tailAlong}, nil
 	case dir == manifestsDir:
+		if o := d.readAhead(base); o != nil {
+			return o, nil
+		}
 		m, err := find(d, d.manifests, base)
 		if err != nil {
 			return nil, err
 		}
-		return &object{d: d, name: base, key: manifestPart(m.Upload, m.Digest).key(), size: m.Size, tail: min(m.Size, manifestAlong)}, nil
+		return d.manifest(m), nil
 	}
 	return nil, fs.ErrNotExist
 }
@@ -94,6 +102,27 @@ const (
 	// manifestAlong is how much of a manifest's end is read at once, in bytes: small ones are read whole.
 	manifestAlong = 256 << 10
 )
+
+func (d *bucketDisk) manifest(m Manifest) *object {
+	return &object{d: d, name: m.Digest.String(), key: manifestPart(m.Upload, m.Digest).key(), size: m.Size, tail: min(m.Size, manifestAlong)}
+}
+
+// readAhead returns a manifest that is read already, nil if it is not. With a snapshot's manifest, it begins to read all
+// that it is the difference to: each of them names the next one only.
+func (d *bucketDisk) readAhead(digest string) *object {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if chain := d.chains[digest]; len(chain) > 1 {
+		for _, m := range chain {
+			o := d.manifest(m)
+			d.ahead[o.name] = o
+			go o.readEnd() // an error shows when it is read again
+		}
+	}
+	o := d.ahead[digest]
+	delete(d.ahead, digest)
+	return o
+}
 
 // find looks where a part lies: as a snapshot that was opened says, or any index object.
 func find[T any](d *bucketDisk, where map[string]T, name string) (T, error) {
@@ -171,6 +200,7 @@ func (d *bucketDisk) show(s *Snapshot) (disk.File, error) {
 	for _, m := range s.Manifests {
 		d.manifests[m.Digest.String()] = m
 	}
+	d.chains[e.Manifest.String()] = s.Manifests
 	b, err := e.Encode()
 	if err != nil {
 		return nil, err
@@ -285,8 +315,11 @@ func (o *object) ReadAt(p []byte, off int64) (int, error) {
 		}
 		return copy(p, end[off-(o.size-o.tail):]), eof
 	}
-	if err := o.read(p, off); err != nil {
-		return 0, err
+	if !o.d.spans.read(o.key, p, off) {
+		if err := o.read(p, off); err != nil {
+			return 0, err
+		}
+		o.d.spans.keep(o.key, p, off)
 	}
 	return len(p), eof
 }

@@ -45,7 +45,7 @@ func (l *Local) plan(ctx context.Context, e *manifest.Entry, have have) (*plan, 
 		return nil, err
 	}
 	defer t.Close()
-	p := &planner{l: l, have: have, used: make(map[store.PackID]int), selection: l.Store.NewSelection(hints(e))}
+	p := &planner{l: l, have: have, used: make(map[store.PackID]int64), selection: l.Store.NewSelection(hints(e))}
 	p.plan.close = p.close
 	err = p.chunks(ctx, t)
 	if err == nil {
@@ -58,9 +58,9 @@ func (l *Local) plan(ctx context.Context, e *manifest.Entry, have have) (*plan, 
 		p.close()
 		return nil, err
 	}
-	// Who restores the snapshot looks where most of it is first.
+	// Who restores the snapshot looks first where its beginning is.
 	p.plan.packs = slices.SortedFunc(maps.Keys(p.used), func(a, b store.PackID) int {
-		return cmp.Or(p.used[b]-p.used[a], slices.Compare(a[:], b[:]))
+		return cmp.Or(cmp.Compare(p.used[a], p.used[b]), slices.Compare(a[:], b[:]))
 	})
 	return &p.plan, nil
 }
@@ -81,8 +81,10 @@ type planner struct {
 	l         *Local
 	have      have
 	plan      plan
-	used      map[store.PackID]int // chunks that each pack will serve
-	selection *store.Selection     // what the bucket lacks
+	used      map[store.PackID]int64 // by pack: the first chunk of the snapshot that it serves
+	first     []int64                // by pack of the selection, likewise
+	seen      int64                  // chunks so far
+	selection *store.Selection       // what the bucket lacks
 	scratch   *store.Store
 }
 
@@ -98,7 +100,11 @@ func (p *planner) close() {
 func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 	buf := make([]chunker.ID, tableStep)
 	lacks := make([]chunker.ID, 0, tableStep)
-	for _, s := range t.Streams() {
+	streams := t.Streams()
+	if i := slices.IndexFunc(streams, func(s manifest.Stream) bool { return s.Name == manifest.MemoryStream }); i > 0 {
+		streams[0], streams[i] = streams[i], streams[0] // what a guest needs first
+	}
+	for _, s := range streams {
 		st, err := t.Stream(s.Name)
 		if err != nil {
 			return err
@@ -118,7 +124,7 @@ func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 					return err
 				}
 				if found {
-					p.used[pack]++
+					p.serves(pack, p.seen+int64(i))
 				} else {
 					lacks = append(lacks, part[i])
 				}
@@ -126,6 +132,10 @@ func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 			if err := p.selection.Add(ctx, lacks); err != nil {
 				return err
 			}
+			for len(p.first) < len(p.selection.Packs()) {
+				p.first = append(p.first, p.seen)
+			}
+			p.seen += int64(len(part))
 		}
 	}
 	return nil
@@ -135,14 +145,15 @@ func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 // what it lacks of the others.
 func (p *planner) packs(ctx context.Context) error {
 	var parts []*store.Selected
-	for _, s := range p.selection.Packs() {
+	gathered := p.seen // the first chunk of those
+	for i, s := range p.selection.Packs() {
 		if s.Share() < wholePack {
-			parts = append(parts, s)
+			parts, gathered = append(parts, s), min(gathered, p.first[i])
 			continue
 		}
-		err := p.pack(ctx, p.l.Store, s.ID, s.Chunks)
+		err := p.pack(ctx, p.l.Store, s.ID, p.first[i])
 		if errors.Is(err, store.ErrCorrupt) {
-			parts = append(parts, s) // other copies may be whole
+			parts, gathered = append(parts, s), min(gathered, p.first[i]) // other copies may be whole
 			continue
 		}
 		if err != nil {
@@ -152,11 +163,11 @@ func (p *planner) packs(ctx context.Context) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	return p.gather(ctx, parts)
+	return p.gather(ctx, parts, gathered)
 }
 
-// gather makes packs of what was selected of some.
-func (p *planner) gather(ctx context.Context, parts []*store.Selected) error {
+// gather makes packs of what was selected of some, which serves the snapshot from a chunk on.
+func (p *planner) gather(ctx context.Context, parts []*store.Selected, first int64) error {
 	if err := os.RemoveAll(p.l.Scratch); err != nil {
 		return fmt.Errorf("remote: %w", err)
 	}
@@ -183,7 +194,7 @@ func (p *planner) gather(ctx context.Context, parts []*store.Selected) error {
 		return err
 	}
 	for _, id := range written.Packs {
-		if err := p.pack(ctx, p.scratch, id, 0); err != nil {
+		if err := p.pack(ctx, p.scratch, id, first); err != nil {
 			return err
 		}
 	}
@@ -191,13 +202,13 @@ func (p *planner) gather(ctx context.Context, parts []*store.Selected) error {
 }
 
 // pack adds a pack to what is uploaded, once it is known to be whole.
-func (p *planner) pack(ctx context.Context, from *store.Store, id store.PackID, chunks int) error {
+func (p *planner) pack(ctx context.Context, from *store.Store, id store.PackID, first int64) error {
 	f, err := from.OpenPack(ctx, id, true)
 	if err != nil {
 		return err
 	}
 	f.File.Close()
-	p.used[id] += chunks
+	p.serves(id, first)
 	p.plan.upload = append(p.plan.upload, source{kind: packsPrefix, name: id, size: f.Size, table: f.Table, open: func() (readerAtCloser, error) {
 		f, err := from.OpenPack(ctx, id, false)
 		if err != nil {
@@ -206,6 +217,13 @@ func (p *planner) pack(ctx context.Context, from *store.Store, id store.PackID, 
 		return f.File, nil
 	}})
 	return nil
+}
+
+// serves notes that a pack serves a chunk of the snapshot.
+func (p *planner) serves(id store.PackID, chunk int64) {
+	if first, ok := p.used[id]; !ok || chunk < first {
+		p.used[id] = chunk
+	}
 }
 
 // manifests says which manifests are uploaded.

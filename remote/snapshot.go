@@ -13,7 +13,7 @@ const maxSnapshot = 64 << 20
 // Snapshot is a snapshot in a bucket: its catalogue entry, and where all lies that it needs.
 type Snapshot struct {
 	Entry     *manifest.Entry `json:"entry"`
-	Packs     []Pack          `json:"packs"`          // that hold its chunks, those with the most of them first
+	Packs     []Pack          `json:"packs"`          // that hold its chunks, in the order in which it needs them
 	Manifests []Manifest      `json:"manifests"`      // its own first, then the ancestors that it is read with
 	Host      string          `json:"host,omitempty"` // that pushed it
 

@@ -44,6 +44,7 @@ type Fetcher struct {
 
 	mu     sync.Mutex
 	hints  []PackID // not yet loaded
+	hinted int      // how many of them were
 	loc    *locator
 	all    bool // every pack was looked at
 	files  map[PackID]disk.File
@@ -156,9 +157,6 @@ func (f *Fetcher) reload() {
 func (f *Fetcher) resolve(ctx context.Context, ids []chunker.ID, failed *badCopies) (refs []ref, tables []*table, missing []int32, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.loadHints(ctx); err != nil {
-		return nil, nil, nil, err
-	}
 	bad := f.s.damage.spoiled()
 	refs = make([]ref, 0, len(ids))
 	var last *table
@@ -185,8 +183,16 @@ func (f *Fetcher) resolve(ctx context.Context, ids []chunker.ID, failed *badCopi
 
 // find finds a chunk, loading all tables if need be; the caller holds mu.
 func (f *Fetcher) find(ctx context.Context, id *chunker.ID, bad spoiled, failed *badCopies) (t *table, slot int, ok bool, err error) {
-	if t, slot, ok = f.loc.find(id, bad); ok {
-		return t, slot, true, nil
+	for {
+		if t, slot, ok = f.loc.find(id, bad); ok {
+			return t, slot, true, nil
+		}
+		if len(f.hints) == 0 {
+			break
+		}
+		if err := f.loadHints(ctx); err != nil {
+			return nil, 0, false, err
+		}
 	}
 	if err := f.loadRest(ctx); err != nil {
 		return nil, 0, false, err
@@ -197,10 +203,15 @@ func (f *Fetcher) find(ctx context.Context, id *chunker.ID, bad spoiled, failed 
 	return t, slot, ok, nil
 }
 
-// loadHints loads the tables of the packs named at first; the caller holds mu.
+// loadHints loads the tables of the packs named at first, far away ever more of them: who wants the beginning of a
+// snapshot does not wait for all. The caller holds mu.
 func (f *Fetcher) loadHints(ctx context.Context) error {
-	hints := f.hints
-	f.hints = nil
+	n := len(f.hints)
+	if f.s.reads.gap > 0 {
+		n = min(n, max(1, f.hinted))
+	}
+	hints := f.hints[:n]
+	f.hints, f.hinted = f.hints[n:], f.hinted+n
 	return f.load(ctx, hints)
 }
 
