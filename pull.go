@@ -30,21 +30,11 @@ type PullReport struct {
 // Pull copies snapshots from the bucket into m, with their IDs. Only chunks are fetched that m lacks; every
 // byte is verified. Those that it returns without an error for are durable and ready.
 func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *PullOptions) (*PullReport, error) {
-	if m.readOnly {
-		return nil, ErrReadOnly
-	}
 	if opts == nil {
 		opts = &PullOptions{}
 	}
-	if r.Snapshots == nil {
-		return nil, fmt.Errorf("arcstore: %w: the bucket is empty", ErrNotFound)
-	}
-	if r.Snapshots.ChunkSize() != m.ChunkSize() {
-		return nil, fmt.Errorf("arcstore: %w: the bucket has chunks of %d bytes, and the store of %d: pull into a store made with init --from-remote",
-			ErrInvalid, r.Snapshots.ChunkSize(), m.ChunkSize())
-	}
-	if !r.r.Key().Equal(m.store.Key()) {
-		return nil, fmt.Errorf("arcstore: %w: the store does not have the bucket's key: pull into a store made with init --from-remote", ErrInvalid)
+	if err := m.canPull(r); err != nil {
+		return nil, err
 	}
 	start := time.Now()
 	report := &PullReport{}
@@ -67,12 +57,29 @@ func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *Pull
 	return report, nil
 }
 
+// canPull reports why what is in a bucket cannot come into the store, if it cannot.
+func (m *Manager) canPull(r *Remote) error {
+	switch {
+	case m.readOnly:
+		return ErrReadOnly
+	case r.Snapshots == nil:
+		return fmt.Errorf("arcstore: %w: nothing was pushed to the bucket yet", ErrNotFound)
+	case r.Snapshots.ChunkSize() != m.ChunkSize():
+		return fmt.Errorf("arcstore: %w: the bucket has chunks of %d bytes, and the store of %d: pull into a store made with init --from-remote",
+			ErrInvalid, r.Snapshots.ChunkSize(), m.ChunkSize())
+	case !r.r.Key().Equal(m.store.Key()):
+		return fmt.Errorf("arcstore: %w: the store does not have the bucket's key: pull into a store made with init --from-remote", ErrInvalid)
+	}
+	return nil
+}
+
 // pull is one snapshot on its way into the store.
 type pull struct {
 	m, from *Manager
 	entry   *Snapshot
 	opts    *PullOptions
 	report  *PullReport
+	local   bool // its page tables are the store's own
 
 	writer *store.Writer
 	done   int64
@@ -87,6 +94,11 @@ func (p *pull) run(ctx context.Context) error {
 		return err
 	}
 	defer table.Close()
+	return p.copy(ctx, table)
+}
+
+// copy gets the chunks that the store lacks of what the table names, and the rest.
+func (p *pull) copy(ctx context.Context, table *manifest.Table) (err error) {
 	layers := table.Layers()
 	defer p.register(layers)()
 	if p.writer, err = p.m.store.NewWriter(ctx); err != nil {
@@ -211,6 +223,9 @@ func (p *pull) commit(ctx context.Context, layers []manifest.Digest) error {
 	p.report.BytesNew += written.Bytes
 	p.report.BytesAdded += written.Stored
 	for _, d := range slices.Backward(layers) {
+		if p.local {
+			break
+		}
 		if err := p.manifest(ctx, d); err != nil {
 			return err
 		}

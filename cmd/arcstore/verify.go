@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +16,7 @@ import (
 
 func newVerifyCommand(a *app) *cobra.Command {
 	var data percentFlag
+	var repairFrom string
 	cmd := &cobra.Command{
 		Use:   "verify [ID...]",
 		Short: "Check that snapshots are whole",
@@ -26,20 +29,32 @@ of it was.
 It needs no lock and works beside a process that uses the store. It remembers what it
 finds: the next create that meets a damaged chunk stores it anew, and a snapshot that lacks
 something is listed as invalid until it is whole again. Damage that affects no snapshot,
-such as that of a chunk stored anew, is damage found until gc drops or mends it.`,
+such as that of a chunk stored anew, is damage found until gc drops or mends it.
+
+With --repair-from, what is damaged or missing comes from a remote, as far as any snapshot
+there has it; the store is locked meanwhile.`,
 		Example: `  arcstore verify
   arcstore verify web-1@latest --data
-  arcstore verify --data=10%`,
+  arcstore verify --data=10%
+  arcstore verify --data --repair-from offsite`,
 		Args:              takes(0, -1, "IDs or nothing"),
 		ValidArgsFunction: atMost(-1, a.completeSnapshots),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if repairFrom != "" {
+				if a.from != "" {
+					return usagef("--repair-from mends the store, and --from verifies a remote")
+				}
+				return runRepair(cmd, a, data, args, repairFrom)
+			}
 			return runVerify(cmd.Context(), a, data, args)
 		},
 	}
 	cmd.Flags().Var(&data, "data", "read and verify the data: all of it, or `PERCENT` of it")
 	cmd.Flags().Lookup("data").NoOptDefVal = "100%"
+	cmd.Flags().StringVar(&repairFrom, "repair-from", "", "get what is damaged from the remote `NAME`")
+	must(cmd.RegisterFlagCompletionFunc("repair-from", a.completeRemotes))
 	a.fromFlag(cmd)
-	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInterrupted)
+	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInUse, exitInterrupted)
 }
 
 func runVerify(ctx context.Context, a *app, data percentFlag, ids []string) error {
@@ -65,6 +80,47 @@ func runVerify(ctx context.Context, a *app, data percentFlag, ids []string) erro
 		}
 		return nil
 	})
+}
+
+func runRepair(cmd *cobra.Command, a *app, data percentFlag, ids []string, remote string) error {
+	ctx := cmd.Context()
+	return a.write(cmd, func(m *arcstore.Manager) error {
+		return a.openRemote(ctx, m, remote, nil, func(r *arcstore.Remote) error {
+			p := a.progress()
+			defer p.close()
+			report, err := m.Repair(ctx, r, &arcstore.VerifyOptions{Snapshots: ids, Data: data > 0, Percent: float64(data), Progress: p.report()})
+			p.close()
+			if err != nil {
+				return err
+			}
+			if err := a.result(report, func(w io.Writer) { printRepair(w, report) }); err != nil {
+				return err
+			}
+			if len(report.Left) > 0 {
+				return hinted{fmt.Errorf("%w: %s could not be repaired", errDamage, plural(len(report.Left), "snapshot", "snapshots")),
+					"restore --allow-damaged gets what can be had of them"}
+			}
+			if len(report.Found.Damage) > 0 {
+				a.note("gc drops what is left of the damage")
+			}
+			return nil
+		})
+	})
+}
+
+func printRepair(w io.Writer, r *arcstore.RepairReport) {
+	printVerify(w, r.Found)
+	if len(r.Found.Damage) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	f := facts{}
+	f.add("repaired", "%s", plural(len(r.Repaired), "snapshot", "snapshots"))
+	f.add("fetched", "%s chunks, %s", count(r.Chunks), size(r.Bytes))
+	f.print(w)
+	for _, id := range slices.Sorted(maps.Keys(r.Left)) {
+		fmt.Fprintf(w, "\nnot repaired: %s\n  %s\n", printable(id), printable(r.Left[id]))
+	}
 }
 
 func printVerify(w io.Writer, r *arcstore.VerifyReport) {
