@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -28,6 +29,8 @@ type RemoteOptions struct {
 	UploadLimit, DownloadLimit int64
 	// Secret is asked for a secret that opens the bucket, if that is encrypted and the store does not have its key.
 	Secret func() (Secret, error)
+	// Warn, unless nil, is told what should never be, such as a snapshot that needs what a gc has condemned.
+	Warn func(text string)
 
 	key *crypt.Key // of the store
 }
@@ -41,6 +44,9 @@ type Remote struct {
 	r      *remote.Remote
 	s3     *remote.S3 // nil for another kind of bucket
 	unlock func()
+
+	cacheDir string
+	warn     func(string)
 }
 
 // Requests returns how many requests were sent to the bucket so far.
@@ -56,7 +62,7 @@ func OpenBucket(ctx context.Context, bucket remote.Bucket, opts *RemoteOptions) 
 	if opts == nil {
 		opts = &RemoteOptions{}
 	}
-	r := &Remote{unlock: func() {}}
+	r := &Remote{unlock: func() {}, cacheDir: opts.CacheDir, warn: opts.Warn}
 	r.s3, _ = bucket.(*remote.S3)
 	if opts.CacheDir != "" {
 		if err := disk.MakeDir(disk.OS, opts.CacheDir); err != nil {
@@ -66,7 +72,7 @@ func OpenBucket(ctx context.Context, bucket remote.Bucket, opts *RemoteOptions) 
 			return nil, err
 		}
 	}
-	r.r, err = remote.Open(ctx, bucket, &remote.Options{CacheDir: opts.CacheDir, Key: opts.key, Secret: opts.Secret})
+	r.r, err = remote.Open(ctx, bucket, &remote.Options{CacheDir: opts.CacheDir, Key: opts.key, Secret: opts.Secret, Warn: opts.Warn})
 	if err == nil {
 		err = r.openSnapshots(ctx)
 	}
@@ -120,6 +126,9 @@ func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *Push
 	if err != nil {
 		return nil, err
 	}
+	if m.store.Key() == nil {
+		r.warnPlain()
+	}
 	from := &remote.Local{Store: m.store, Manifests: m.manifests, Scratch: filepath.Join(m.dir, remotesName, ".scratch")}
 	done, err := r.r.Push(ctx, from, entries, &remote.PushOptions{Progress: func(done, total int64) {
 		if opts.Progress != nil {
@@ -131,6 +140,22 @@ func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *Push
 		err = r.openSnapshots(ctx)
 	}
 	return report, wrapRemote(err)
+}
+
+// plainNote is the file that says that somebody was told.
+const plainNote = "told-plain"
+
+// warnPlain says, once for a cache, who can read what was pushed.
+func (r *Remote) warnPlain() {
+	if r.cacheDir == "" || r.warn == nil {
+		return
+	}
+	note := filepath.Join(r.cacheDir, plainNote)
+	if _, err := os.Stat(note); err == nil {
+		return
+	}
+	r.warn("the store is not encrypted: whoever can read the bucket can read the memory of what was snapshotted")
+	disk.WriteFile(disk.OS, note, nil, false)
 }
 
 // pushed returns the snapshots that refs name, oldest first.

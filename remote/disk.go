@@ -41,6 +41,9 @@ type bucketDisk struct {
 	ahead     map[string]*object    // of these: what is read before it is opened
 
 	spans spans
+
+	deadOnce sync.Once
+	dead     *dead // what was condemned when the first snapshot was opened
 }
 
 // names of directories
@@ -184,7 +187,32 @@ func (d *bucketDisk) entry(id string) (disk.File, error) {
 	if newest == nil {
 		return nil, fs.ErrNotExist
 	}
+	d.checkAlive(newest)
 	return d.show(newest)
+}
+
+// checkAlive warns of a snapshot that needs what a collection condemned. Collections keep it for as long as that snapshot is
+// there, and pushes do not report success before they have replaced it: so it is not to be seen for long.
+func (d *bucketDisk) checkAlive(s *Snapshot) {
+	d.deadOnce.Do(func() {
+		records, err := d.r.records(d.ctx)
+		if err != nil {
+			return // whatever that is, it shows when something is read
+		}
+		d.dead = newDead()
+		for _, rec := range records {
+			d.dead.add(rec)
+		}
+	})
+	if d.dead == nil || d.dead.keys[s.key] {
+		return
+	}
+	for _, p := range s.parts() {
+		if d.dead.has(p) {
+			d.r.warn(fmt.Sprintf("snapshot %s needs %s, which a gc has condemned: it is being pushed, or should be pushed again", s.Entry.ID, p.key()))
+			return
+		}
+	}
 }
 
 // show notes where the parts of a snapshot lie, and returns its entry's file.

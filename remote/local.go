@@ -132,8 +132,8 @@ func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 			if err := p.selection.Add(ctx, lacks); err != nil {
 				return err
 			}
-			for len(p.first) < len(p.selection.Packs()) {
-				p.first = append(p.first, p.seen)
+			for k := int64(0); len(p.first) < len(p.selection.Packs()); k++ { // about: they come in this order
+				p.first = append(p.first, p.seen+k)
 			}
 			p.seen += int64(len(part))
 		}

@@ -36,6 +36,8 @@ type Options struct {
 	Key *crypt.Key
 	// Secret is asked for the secret of a bucket that is encrypted, where Key is not known. nil stands for none.
 	Secret func() (crypt.Secret, error)
+	// Warn, unless nil, is told what should never be.
+	Warn func(text string)
 
 	now        func() time.Time // of tests
 	uploadLife time.Duration
@@ -55,6 +57,7 @@ type Remote struct {
 	finder finder
 	key    *crypt.Key // nil for a bucket without encryption
 	sealer sealer
+	warn   func(text string)
 
 	uploadLife time.Duration
 
@@ -78,6 +81,9 @@ func Open(ctx context.Context, bucket Bucket, opts *Options) (*Remote, error) {
 	r := &Remote{bucket: bucket, cache: &cache{dir: opts.CacheDir}, now: opts.now, uploadLife: cmp.Or(opts.uploadLife, uploadLife)}
 	if r.now == nil {
 		r.now = time.Now
+	}
+	if r.warn = opts.Warn; r.warn == nil {
+		r.warn = func(string) {}
 	}
 	if opts.cache != nil {
 		r.cache = opts.cache

@@ -242,6 +242,9 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
+// warn prints a message that --quiet does not silence.
+func (a *app) warn(text string) { fmt.Fprintf(a.stderr, "arcstore: warning: %s\n", text) }
+
 // stderrIsTerminal reports whether somebody is watching.
 func (a *app) stderrIsTerminal() bool {
 	f, ok := a.stderr.(*os.File)

@@ -155,7 +155,7 @@ func (a *app) withRemote(ctx context.Context, name string, opts *arcstore.Remote
 	if opts == nil {
 		opts = &arcstore.RemoteOptions{}
 	}
-	opts.Secret = a.secret(ctx)
+	opts.Secret, opts.Warn = a.secret(ctx), a.warn
 	if strings.Contains(name, "://") {
 		r, err := arcstore.OpenRemoteAt(ctx, arcstore.RemoteConfig{URL: name}, opts)
 		if err != nil {
@@ -181,7 +181,7 @@ func (a *app) openRemote(ctx context.Context, m *arcstore.Manager, name string, 
 	if opts == nil {
 		opts = &arcstore.RemoteOptions{}
 	}
-	opts.LockTimeout, opts.Holder, opts.Secret = a.lockTimeout, "arcstore", a.secret(ctx)
+	opts.LockTimeout, opts.Holder, opts.Secret, opts.Warn = a.lockTimeout, "arcstore", a.secret(ctx), a.warn
 	r, err := m.OpenRemote(ctx, name, opts)
 	if err != nil {
 		return err
