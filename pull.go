@@ -83,10 +83,12 @@ type pull struct {
 
 	writer *store.Writer
 	done   int64
+	data   [][]byte // chunks that were fetched, in
+	arena  []byte
 }
 
 // pullBytes is how much is fetched before it is written, in bytes.
-const pullBytes = 32 << 20
+const pullBytes = 16 << 20
 
 func (p *pull) run(ctx context.Context) error {
 	table, err := p.from.openTable(ctx, p.entry)
@@ -186,8 +188,10 @@ func (p *pull) stream(ctx context.Context, table *manifest.Table, name string, c
 // fetch gets chunks and puts them into the store, in their order.
 func (p *pull) fetch(ctx context.Context, ids []ChunkID, chunks *store.Fetcher) error {
 	size := p.m.ChunkSize()
-	data := make([][]byte, len(ids))
-	arena := make([]byte, len(ids)*size)
+	if p.arena == nil {
+		p.data, p.arena = make([][]byte, max(1, pullBytes/size)), make([]byte, max(pullBytes, size))
+	}
+	data, arena := p.data[:len(ids)], p.arena
 	err := chunks.Fetch(ctx, ids, func(i int, b []byte) error {
 		for ; len(b) > 0; i++ {
 			n := min(size, len(b)) // a short chunk ends what lies together

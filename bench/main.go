@@ -3,6 +3,7 @@
 //
 //	go run ./bench                    everything, on guests that it boots itself in QEMU (once, three minutes)
 //	go run ./bench -only first,next   some steps
+//	go run ./bench remote             pushes and restores through S3 servers on this machine, versitygw and MinIO
 //	go run ./bench -input A1 A2 B1    on dumps of your own: two of one guest, one of another
 //
 // Every figure that is compared is measured in this run, in interleaved rounds; the medians are compared. It prints a
@@ -74,6 +75,7 @@ var steps = []struct {
 	{"memory", (*bench).memory},
 	{"chain", (*bench).chainStep},
 	{"scale", (*bench).scale},
+	{"remote", (*bench).remote},
 }
 
 func main() {
@@ -89,7 +91,7 @@ func main() {
 
 func run() error {
 	var names []string
-	for _, s := range steps {
+	for _, s := range steps[:len(steps)-1] { // the last one needs servers
 		names = append(names, s.name)
 	}
 	only := flag.String("only", strings.Join(names, ","), "steps to run")
@@ -99,6 +101,10 @@ func run() error {
 	chunks := flag.Int64("chunks", 10_000_000, "chunks in the large store")
 	dir := flag.String("dir", os.TempDir(), "where stores are made and files restored")
 	out := flag.String("out", "", "file for the results as JSON")
+	if len(os.Args) > 1 && os.Args[1] == "remote" {
+		*only = "remote"
+		os.Args = append(os.Args[:1:1], os.Args[2:]...)
+	}
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -42,6 +42,8 @@ func runChild(args []string) error {
 		_, err = m.Restore(ctx, "vm@latest", file, nil)
 	case "gc":
 		_, err = m.GC(ctx, nil)
+	case "push", "restore from afar", "pull":
+		err = childRemote(ctx, m, op, file)
 	}
 	if cerr := m.Close(); err == nil {
 		err = cerr

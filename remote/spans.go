@@ -7,7 +7,7 @@ import (
 
 const (
 	// spansBytes bounds what is kept of objects that were read in parts, in bytes.
-	spansBytes = 64 << 20
+	spansBytes = 16 << 20
 	// spanBytes is the longest part that is kept: who reads more at once reads on, and will not come back.
 	spanBytes = 256 << 10
 )

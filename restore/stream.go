@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,7 +32,9 @@ type Table interface {
 const (
 	// windowBytes is how much data is fetched and then written at once. File
 	// systems take one write of a megabyte in a fifth of the time of 256 writes of a page.
-	windowBytes = 32 << 20
+	windowBytes = 16 << 20
+	// windows is how many windows there are in memory.
+	windows = 4
 	// writeBytes bounds a single write.
 	writeBytes = 4 << 20
 	// tableStep is how many entries are looked up at once.
@@ -59,15 +62,23 @@ type Range struct {
 // Stream writes a stream to dst, data and, with opts.Zeros, holes, in order
 // but from another goroutine. It returns how many bytes of data it wrote.
 func Stream(ctx context.Context, t Table, src Source, dst io.WriterAt, opts Options) (int64, error) {
+	if lost := opts.Lost; lost != nil {
+		var mu sync.Mutex
+		opts.Lost = func(r Range) {
+			mu.Lock()
+			defer mu.Unlock()
+			lost(r)
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	// One window is fetched while the one before is written.
-	fetched := make(chan *window)
-	free := make(chan *window, 2)
-	for range cap(free) {
-		free <- &window{t: t, chunkSize: int64(opts.ChunkSize), lost: opts.Lost}
+	// Some windows are fetched while the one before them is written.
+	inOrder := make(chan *window, windows)
+	free := make(chan *window, windows)
+	for range windows {
+		free <- &window{t: t, chunkSize: int64(opts.ChunkSize), lost: opts.Lost, fetched: make(chan struct{}, 1)}
 	}
 	g.Go(func() error {
-		defer close(fetched)
+		defer close(inOrder)
 		for first := int64(0); first < t.Len(); {
 			var w *window
 			select {
@@ -75,21 +86,26 @@ func Stream(ctx context.Context, t Table, src Source, dst io.WriterAt, opts Opti
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if err := w.fetch(ctx, src, first); err != nil {
+			if err := w.plan(first); err != nil {
 				return err
 			}
 			first = w.end
-			select {
-			case fetched <- w:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			g.Go(func() error {
+				err := w.fetch(ctx, src)
+				w.fetched <- struct{}{}
+				return err
+			})
+			inOrder <- w // does not block: there are no more windows
 		}
 		return nil
 	})
 	written := int64(0)
 	g.Go(func() error {
-		for w := range fetched {
+		for w := range inOrder {
+			<-w.fetched
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if err := w.write(dst, opts.Zeros); err != nil {
 				return err
 			}
@@ -117,13 +133,11 @@ type window struct {
 	at      []int64      // their indexes in the stream
 	bytes   int64        // of these chunks
 	buf     []byte       // their bytes, back to back
+	fetched chan struct{}
 }
 
-// fetch fills the window with what comes from chunk first on.
-func (w *window) fetch(ctx context.Context, src Source, first int64) error {
-	if err := w.plan(first); err != nil {
-		return err
-	}
+// fetch fills the window as it was planned.
+func (w *window) fetch(ctx context.Context, src Source) error {
 	if int64(cap(w.buf)) < w.bytes {
 		w.buf = make([]byte, max(w.bytes, min(windowBytes, w.t.Size())))
 	}

@@ -33,7 +33,7 @@ type reads struct {
 
 var (
 	local   = reads{size: readSize, workers: runtime.GOMAXPROCS(0)}
-	distant = reads{size: 1 << 20, gap: 128 << 10, workers: 16}
+	distant = reads{size: 4 << 20, gap: 128 << 10, workers: 8}
 )
 
 // Fetcher gets chunks out of a store. It needs neither lock nor index: the
