@@ -32,7 +32,7 @@ changed later.
 With --encrypt, what the store holds is encrypted before it is written, and before it is
 pushed anywhere: with the key file that --key-file names, which is made if it is not there,
 or a passphrase, from ` + passphraseVariable + ` or asked for. Without one of its keys, nothing
-in the store can be read, by nobody. SECURITY.md says what it protects.
+in the store can be read, by nobody. remote/SECURITY.md says what it protects.
 
 With --from-remote, the store is made to fit what is in a bucket, with its key if that is
 encrypted, and the bucket becomes its remote "origin": pull and push work at once.`,
