@@ -108,6 +108,9 @@ func (m *Manager) create(ctx context.Context, target string, kind manifest.Targe
 		ID: manifest.NewID(), Name: opts.Name, TargetID: target, TargetType: kind, Created: start.UTC(),
 		Description: opts.Description, Labels: opts.Labels, State: manifest.Creating,
 	}}
+	if opts.id != "" {
+		c.entry.ID, c.entry.Created = opts.id, opts.created.UTC()
+	}
 	if err := c.begin(ctx, opts.Parent); err != nil {
 		return nil, err
 	}

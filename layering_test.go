@@ -20,19 +20,20 @@ const module = "github.com/arcboxlabs/arcstore"
 // floors says where each package stands. A package imports only what stands
 // lower; within a floor nobody imports anybody.
 var floors = map[string]int{
-	"chunker":      0,
-	"store/disk":   0,
-	"store/crypt":  0,
-	"capture/criu": 1,
-	"store":        1,
-	"manifest":     1,
-	"capture":      2,
-	"restore":      2,
-	"remote":       2,
-	".":            3, // the façade
-	"cmd/arcstore": 4,
-	"bench":        4,
-	"bench/crash":  4,
+	"chunker":        0,
+	"store/disk":     0,
+	"store/crypt":    0,
+	"capture/criu":   1,
+	"capture/arcbox": 1,
+	"store":          1,
+	"manifest":       1,
+	"capture":        2,
+	"restore":        2,
+	"remote":         2,
+	".":              3, // the façade
+	"cmd/arcstore":   4,
+	"bench":          4,
+	"bench/crash":    4,
 }
 
 // strangers are pairs that the floors alone would let meet.

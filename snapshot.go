@@ -54,6 +54,9 @@ type CreateOptions struct {
 	Labels      map[string]string
 	// Progress is called from one goroutine at a time; nil for none.
 	Progress func(Progress)
+
+	id      string // of one that is imported; "" for a new one
+	created time.Time
 }
 
 // Progress says how far an operation has come.

@@ -26,6 +26,9 @@ func OpenFile(name string) (*File, error) {
 }
 
 // newFile makes a source of an open file, which it closes if it fails.
+// NewFile returns an open file as a source, which closes it.
+func NewFile(f *os.File) (*File, error) { return newFile(f, f.Name()) }
+
 func newFile(f *os.File, name string) (*File, error) {
 	info, err := f.Stat()
 	if err != nil {
