@@ -176,8 +176,11 @@ func (i *arcboxImport) capture(ctx context.Context, s foundSnapshot) error {
 		return err
 	}
 	state, raw, err := arcbox.ReadState(s.dir)
-	if err != nil || i.opts.DryRun {
+	if err != nil {
 		return err
+	}
+	if i.opts.DryRun {
+		return arcbox.CheckMemory(s.dir, state)
 	}
 	machine, err := machineOf(state)
 	if err != nil {

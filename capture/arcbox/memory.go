@@ -19,14 +19,11 @@ const maxRatio = 255
 // OpenMemory opens the memory of a VM's snapshot, of size bytes as its state says. A compressed one is unpacked into a file in
 // scratch, which has no name. It must be closed.
 func OpenMemory(dir string, s *State, scratch string) (*os.File, error) {
-	name := MemoryFile
-	if s.Compressed {
-		name = CompressedFile
+	name := s.memoryFile()
+	if err := CheckMemory(dir, s); err != nil {
+		return nil, err
 	}
 	f, err := os.Open(filepath.Join(dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("arcbox: %w: %s is missing", ErrDamaged, name)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("arcbox: %w", err)
 	}
@@ -39,14 +36,44 @@ func OpenMemory(dir string, s *State, scratch string) (*os.File, error) {
 		}
 	}
 	info, err := f.Stat()
-	if err == nil && info.Size() != int64(s.TotalMemory) {
-		err = fmt.Errorf("%w: %s has %d bytes of memory, and the state speaks of %d", ErrDamaged, name, info.Size(), s.TotalMemory)
+	if err == nil {
+		err = s.checkSize(name, info.Size())
 	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("arcbox: %w", err)
 	}
 	return f, nil
+}
+
+func (s *State) memoryFile() string {
+	if s.Compressed {
+		return CompressedFile
+	}
+	return MemoryFile
+}
+
+func (s *State) checkSize(name string, size int64) error {
+	if size != int64(s.TotalMemory) {
+		return fmt.Errorf("%w: %s has %d bytes of memory, and the state speaks of %d", ErrDamaged, name, size, s.TotalMemory)
+	}
+	return nil
+}
+
+// CheckMemory looks at the memory's file without reading it: whether it is there, and has the size that the state says unless it is compressed.
+func CheckMemory(dir string, s *State) error {
+	name := s.memoryFile()
+	info, err := os.Stat(filepath.Join(dir, name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%w: %s is missing", ErrDamaged, name)
+	case err == nil && !s.Compressed:
+		err = s.checkSize(name, info.Size())
+	}
+	if err != nil {
+		return fmt.Errorf("arcbox: %w", err)
+	}
+	return nil
 }
 
 // allocate gives a file its size, and the room that this takes.
