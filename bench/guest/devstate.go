@@ -89,15 +89,15 @@ func (g *Guest) loadDeviceState(ctx context.Context, path string) error {
 // that: it is shared with a file ("x-ignore-shared").
 func (g *Guest) migrate(ctx context.Context, command string, pipe *os.File) error {
 	type object = map[string]any
-	if err := g.qmp.run(ctx, "migrate-set-capabilities", object{
+	if err := g.qmp.Run(ctx, "migrate-set-capabilities", object{
 		"capabilities": []object{{"capability": "x-ignore-shared", "state": true}},
 	}, nil); err != nil {
 		return err
 	}
-	if err := g.qmp.runWithFile(ctx, "getfd", object{"fdname": stateFile}, pipe, nil); err != nil {
+	if err := g.qmp.RunWithFile(ctx, "getfd", object{"fdname": stateFile}, pipe, nil); err != nil {
 		return err
 	}
-	if err := g.qmp.run(ctx, command, object{"uri": "fd:" + stateFile}, nil); err != nil {
+	if err := g.qmp.Run(ctx, command, object{"uri": "fd:" + stateFile}, nil); err != nil {
 		return err
 	}
 	for {
@@ -105,7 +105,7 @@ func (g *Guest) migrate(ctx context.Context, command string, pipe *os.File) erro
 			Status      string `json:"status"`
 			Description string `json:"error-desc"`
 		}
-		if err := g.qmp.run(ctx, "query-migrate", nil, &progress); err != nil {
+		if err := g.qmp.Run(ctx, "query-migrate", nil, &progress); err != nil {
 			return err
 		}
 		switch progress.Status {

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+
+	"github.com/arcboxlabs/arcstore/capture/qmp"
 )
 
 // ErrRunning is the error of what can only be done to a paused guest.
@@ -49,7 +51,7 @@ type Options struct {
 // an error that says what QEMU had to say when the process has ended.
 type Guest struct {
 	process *qemuProcess
-	qmp     *qmpClient
+	qmp     *qmp.Client
 	console *console
 	memory  *os.File // the RAM, held open so that it can be copied even when its name is gone
 	opts    Options
@@ -109,7 +111,7 @@ func (g *Guest) start(ctx context.Context, image Image) error {
 	}
 	// With our copy of their end open, the connection would outlive QEMU.
 	theirs.Close()
-	if g.qmp, err = newQMPClient(ctx, control); err != nil {
+	if g.qmp, err = qmp.New(ctx, control); err != nil {
 		return err
 	}
 	if g.opts.Incoming == "" {
@@ -166,7 +168,7 @@ func (g *Guest) Pause(ctx context.Context) error {
 }
 
 func (g *Guest) pauseOnce(ctx context.Context) error {
-	if err := g.qmp.run(ctx, "stop", nil, nil); err != nil {
+	if err := g.qmp.Run(ctx, "stop", nil, nil); err != nil {
 		return err
 	}
 	atEnd, err := g.console.lineEnd(ctx)
@@ -177,7 +179,7 @@ func (g *Guest) pauseOnce(ctx context.Context) error {
 		g.paused = true
 		return nil
 	}
-	if err := g.qmp.run(ctx, "cont", nil, nil); err != nil {
+	if err := g.qmp.Run(ctx, "cont", nil, nil); err != nil {
 		return err
 	}
 	return g.console.waitLine(ctx)
@@ -187,7 +189,7 @@ func (g *Guest) pauseOnce(ctx context.Context) error {
 func (g *Guest) Resume(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.qmp.run(ctx, "cont", nil, nil); err != nil {
+	if err := g.qmp.Run(ctx, "cont", nil, nil); err != nil {
 		return fmt.Errorf("guest: resume: %w", g.explain(err))
 	}
 	g.paused = false
@@ -202,7 +204,7 @@ func (g *Guest) Close() error {
 			g.process.kill()
 		}
 		if g.qmp != nil {
-			g.qmp.close()
+			g.qmp.Close()
 		}
 		if g.console != nil {
 			g.console.close()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/arcboxlabs/arcstore/capture/qmp"
 )
 
 const (
@@ -88,7 +90,7 @@ func (p *qemuProcess) kill() {
 
 // ended returns what led to err, if that is that QEMU has ended, and otherwise nil.
 func (p *qemuProcess) ended(err error) error {
-	if !errors.Is(err, errConnectionEnded) && !errors.Is(err, io.EOF) {
+	if !errors.Is(err, qmp.ErrEnded) && !errors.Is(err, io.EOF) {
 		return nil
 	}
 	select {

@@ -1,4 +1,4 @@
-package guest
+package qmp
 
 import (
 	"context"
@@ -6,17 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"testing"
 	"time"
 )
 
 func TestQMP(t *testing.T) {
-	ours, theirs, err := socketPair()
-	check(t, err)
-	peer, err := net.FileConn(theirs)
-	check(t, err)
-	theirs.Close()
+	path := filepath.Join(t.TempDir(), "qmp")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
 	go func() {
+		peer, err := listener.Accept()
+		if err != nil {
+			return
+		}
 		defer peer.Close()
 		fmt.Fprintln(peer, `{"QMP": {"version": {}, "capabilities": []}}`)
 		commands := json.NewDecoder(peer)
@@ -44,29 +50,31 @@ func TestQMP(t *testing.T) {
 			}
 		}
 	}()
-	ctx := testContext(t)
-	q, err := newQMPClient(ctx, ours)
-	check(t, err)
-	defer q.close()
+	ctx := t.Context()
+	q, err := Dial(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
 	var result struct{ Status string }
 	query := func() {
 		t.Helper()
-		if err := q.run(ctx, "query", map[string]int{"x": 1}, &result); err != nil || result.Status != "fine" {
+		if err := q.Run(ctx, "query", map[string]int{"x": 1}, &result); err != nil || result.Status != "fine" {
 			t.Errorf("query: %+v, %v", result, err)
 		}
 	}
 	query()
-	if err := q.run(ctx, "refuse", nil, nil); err == nil || err.Error() != "qmp refuse: no such thing" {
+	if err := q.Run(ctx, "refuse", nil, nil); err == nil || err.Error() != "qmp refuse: no such thing" {
 		t.Errorf("refused command: %v", err)
 	}
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
-	if err := q.run(short, "late", nil, &result); !errors.Is(err, context.DeadlineExceeded) {
+	if err := q.Run(short, "late", nil, &result); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("command without an answer: %v", err)
 	}
 	query() // the late answer comes first, and must not be taken for this one's
 	for range 2 {
-		if err := q.run(ctx, "quit", nil, nil); !errors.Is(err, errConnectionEnded) {
+		if err := q.Run(ctx, "quit", nil, nil); !errors.Is(err, ErrEnded) {
 			t.Errorf("command on an ended connection: %v", err)
 		}
 	}
