@@ -94,7 +94,7 @@ func CaptureContainer(ctx context.Context, c *Container, staging string, sink Si
 		return commit(stats)
 	}
 	if c.Images != "" {
-		im, err := openImages(ctx, c.Images, staging)
+		im, err := openImages(ctx, c, staging)
 		if err != nil {
 			return fmt.Errorf("capture: %w", err)
 		}
@@ -251,6 +251,9 @@ func (im *images) capture(ctx context.Context, c *Container, engine, name, versi
 	if err != nil {
 		return Stats{}, err
 	}
+	if err := complete(im.criu, about.Processes); err != nil {
+		return Stats{}, fmt.Errorf("capture: %w", err)
+	}
 	for _, w := range warnings {
 		c.note("%s", w)
 	}
@@ -289,13 +292,27 @@ func join(a, b manifest.CheckpointOptions) manifest.CheckpointOptions {
 }
 
 // openImages opens a checkpoint that somebody else made. A compressed archive is unpacked to staging.
-func openImages(ctx context.Context, name, staging string) (*images, error) {
-	info, err := os.Stat(name)
+func openImages(ctx context.Context, c *Container, staging string) (*images, error) {
+	info, err := os.Stat(c.Images)
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() {
-		return openImageDir(name)
+	if !info.IsDir() {
+		return openArchive(ctx, c.Images, staging)
 	}
-	return openArchive(ctx, name, staging)
+	im, err := openImageDir(c.Images)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(c.Images)
+	if err != nil {
+		im.Close()
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			c.note("the directory %s is left out: CRIU's images are files", filepath.Join(c.Images, e.Name()))
+		}
+	}
+	return im, nil
 }
