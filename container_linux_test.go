@@ -348,7 +348,7 @@ func TestCheckpointFails(t *testing.T) {
 		{"no process", t.Context(), arcstore.Container{PID: 1 << 22}, arcstore.ErrNoProcess, "there is no process 4194304"},
 		{"this process", t.Context(), arcstore.Container{PID: os.Getpid()}, arcstore.ErrInvalid, "has this program in it"},
 		{"its parent", t.Context(), arcstore.Container{PID: os.Getppid()}, arcstore.ErrInvalid, "has this program in it"},
-		{"a kernel thread", t.Context(), arcstore.Container{PID: 2}, arcstore.ErrInvalid, "thread of the kernel"},
+		{"a kernel thread", t.Context(), arcstore.Container{PID: 2}, arcstore.ErrNoProcess, "thread of the kernel"},
 		{"nothing", t.Context(), arcstore.Container{}, arcstore.ErrInvalid, ""},
 		{"too much", t.Context(), arcstore.Container{PID: p.PID, Images: "/tmp"}, arcstore.ErrInvalid, ""},
 		{"an unknown container", t.Context(), arcstore.Container{Runc: "arcstore-test-none"}, arcstore.ErrNoProcess, "does not exist"},

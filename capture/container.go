@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,9 @@ type Container struct {
 	Note func(text string)
 }
 
+// MaxGhostLimit is the largest GhostLimit that CRIU takes, in bytes.
+const MaxGhostLimit = math.MaxUint32
+
 // DefaultPreDumps is how often, at most, the memory of running processes is read before they are stopped.
 const DefaultPreDumps = 3
 
@@ -68,6 +72,9 @@ func (c *Container) check() error {
 	}
 	if c.RuncRoot != "" && c.Runc == "" {
 		return fmt.Errorf("%w: runc's root is given, but no container of runc's", ErrInvalid)
+	}
+	if c.GhostLimit < 0 || c.GhostLimit > MaxGhostLimit {
+		return fmt.Errorf("%w: a limit of %d bytes for deleted files that are open is out of range: at most %d", ErrInvalid, c.GhostLimit, int64(MaxGhostLimit))
 	}
 	if c.Images != "" && c.LeaveRunning {
 		return fmt.Errorf("%w: images do not run, so they cannot be left running", ErrInvalid)
@@ -147,26 +154,6 @@ type dumper interface {
 	preDump(ctx context.Context, dir, parent string) error
 	// dump calls stopped while the processes are stopped, and lets them go on if that fails.
 	dump(ctx context.Context, dir, parent string, stopped func() error) error
-}
-
-// explain says of a failed dump what can be done about it, where that is known.
-func explain(what string, err error) error {
-	var failed *criu.FailedError
-	if !errors.As(err, &failed) {
-		return err
-	}
-	for _, known := range []struct{ text, advice string }{
-		{"Connected TCP socket", "it has a TCP connection, which tcp-established allows"},
-		{"file locks", "it holds file locks, which file-locks allows"},
-		{"shell-job", "it belongs to a terminal's session: start it in its own (setsid), or allow that with shell-job"},
-		{"ghost-limit", "it has a large deleted file open: raise ghost-limit"},
-		{"xternal socket", "it has a unix socket whose other end is outside, which ext-unix-sockets allows"},
-	} {
-		if strings.Contains(failed.Text, known.text) {
-			return fmt.Errorf("%s: %s (%w)", what, known.advice, err)
-		}
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }
 
 // preDumps reads memory while the processes run, and returns the last

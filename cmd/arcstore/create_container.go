@@ -71,16 +71,30 @@ func runCreateContainer(cmd *cobra.Command, a *app, opt createContainerOptions, 
 	switch {
 	case cmd.Flags().Changed("pid") && c.PID <= 0:
 		return usagef("--pid %d is no process ID", c.PID)
+	case cmd.Flags().Changed("runc") && c.Runc == "":
+		return usagef("--runc is empty: it takes the ID of a container")
 	case c.RuncRoot != "" && c.Runc == "":
 		return usagef("--runc-root is for --runc")
-	case c.Images != "":
-		for _, name := range []string{"leave-running", "ghost-limit", "pre-dumps"} {
+	case c.PreDumps < 0:
+		return usagef("--pre-dumps %d is no number of times: give 0 for none", c.PreDumps)
+	case opt.ghost > capture.MaxGhostLimit:
+		return usagef("--ghost-limit %s is out of range: give less than 4GiB", opt.ghost.String())
+	case cmd.Flags().Changed("images"):
+		for _, name := range []string{"leave-running", "tcp-established", "file-locks", "shell-job", "ext-unix-sockets", "external", "ghost-limit", "pre-dumps"} {
 			if cmd.Flags().Changed(name) {
 				return usagef("--%s is for processes that run, not for --images", name)
 			}
 		}
+		if err := checkImages(c.Images); err != nil {
+			return err
+		}
 	}
-	if c.PreDumps <= 0 {
+	for _, resource := range c.Options.External {
+		if !externalForm.MatchString(resource) {
+			return usagef("--external %q names no resource: give it as KIND[WHICH]:NAME, such as mnt[/data]:data", resource)
+		}
+	}
+	if c.PreDumps == 0 {
 		c.PreDumps = -1
 	}
 	c.GhostLimit = int64(opt.ghost)
@@ -96,7 +110,7 @@ func runCreateContainer(cmd *cobra.Command, a *app, opt createContainerOptions, 
 		s, err := m.CreateContainer(cmd.Context(), target, c, create)
 		p.close()
 		if s == nil {
-			return err
+			return explainCheckpoint(err)
 		}
 		return errors.Join(a.printCreated(s), err) // both, where the processes are not as they should be
 	})

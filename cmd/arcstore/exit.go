@@ -117,7 +117,9 @@ func plain(err error) string {
 	parts := strings.Split(strings.ReplaceAll(err.Error(), "\n", "; "), ": ")
 	parts = slices.DeleteFunc(parts, func(part string) bool { return slices.Contains(packages, part) })
 	last := parts[len(parts)-1]
-	parts = slices.DeleteFunc(parts, func(part string) bool { return part == arcstore.ErrInvalid.Error() && part != last })
+	parts = slices.DeleteFunc(parts, func(part string) bool {
+		return (part == arcstore.ErrInvalid.Error() || part == arcstore.ErrNoProcess.Error()) && part != last
+	})
 	for len(parts) > 1 && strings.Contains(strings.Join(parts[1:], ": "), parts[0]) {
 		parts = parts[1:]
 	}
