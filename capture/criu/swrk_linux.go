@@ -41,7 +41,10 @@ func (c conn) send(m proto.Message) error {
 	if err != nil {
 		return fmt.Errorf("criu: %w", err)
 	}
-	if _, err := c.Write(b); err != nil {
+	switch _, err := c.Write(b); {
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return errGone
+	case err != nil:
 		return fmt.Errorf("criu: %w", err)
 	}
 	return nil
