@@ -50,6 +50,9 @@ type Container struct {
 // MaxGhostLimit is the largest GhostLimit that CRIU takes, in bytes.
 const MaxGhostLimit = math.MaxUint32
 
+// runtimeImage is a file that runc, and runtimes like it, leave beside CRIU's images.
+const runtimeImage = "descriptors.json"
+
 // DefaultPreDumps is how often, at most, the memory of running processes is read before they are stopped.
 const DefaultPreDumps = 3
 
@@ -106,7 +109,11 @@ func CaptureContainer(ctx context.Context, c *Container, staging string, sink Si
 			return fmt.Errorf("capture: %w", err)
 		}
 		defer im.Close()
-		return save(im, "criu", "", "")
+		engine := "criu"
+		if im.criu[runtimeImage] != nil {
+			engine = "runc"
+		}
+		return save(im, engine, "", "")
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("capture: %w: checkpoints of processes need root", os.ErrPermission)

@@ -91,8 +91,8 @@ func logErrors(name string) []string {
 
 // noise tells what says nothing about the cause: that it failed, and what CRIU can do without.
 func noise(text string) bool {
-	return text == "" || strings.HasSuffix(text, "FAILED.") || strings.HasSuffix(text, "failed with -1") ||
-		strings.HasPrefix(text, "Unable to open fd=") || strings.HasPrefix(text, "rlimit: ")
+	return text == "" || strings.HasSuffix(text, "FAILED.") || strings.HasSuffix(text, "failed with -1") || strings.HasSuffix(text, "killed by signal 9: Killed") ||
+		strings.HasPrefix(text, "Unable to open fd=") || strings.HasPrefix(text, "cg: cgroupd: recv req error") || strings.HasPrefix(text, "rlimit: ")
 }
 
 // LogError returns the first errors in a log that CRIU wrote as one error, or nil if there is none.

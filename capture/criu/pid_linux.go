@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,8 +20,12 @@ func AwaitPIDs(ctx context.Context, pids []int) error {
 	deadline := time.Now().Add(reapTime)
 	for _, pid := range pids {
 		for unix.Kill(pid, 0) != unix.ESRCH {
-			name, state := process(pid)
-			if state != 'Z' && state != 0 || time.Now().After(deadline) {
+			name, state, parent := process(pid)
+			switch late := time.Now().After(deadline); {
+			case state == 'Z' && late:
+				waiter, _, _ := process(parent)
+				return fmt.Errorf("criu: the process ID %d, which the restored tree needs, is still that of a dead process, for which its parent %d (%s) has not waited: end that one", pid, parent, waiter)
+			case state != 'Z' && state != 0 || late:
 				return fmt.Errorf("criu: the process ID %d is in use, by %s, and the restored tree would need it: end that process, or restore where the ID is free", pid, name)
 			}
 			select {
@@ -33,13 +38,16 @@ func AwaitPIDs(ctx context.Context, pids []int) error {
 	return nil
 }
 
-// process returns the name and the state of a process; state 0 if there is none.
-func process(pid int) (name string, state byte) {
+// process returns the name, the state and the parent of a process; state 0 if there is none.
+func process(pid int) (name string, state byte, parent int) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	// The name stands in parentheses, and may have parentheses.
 	open, end := strings.IndexByte(string(b), '('), strings.LastIndexByte(string(b), ')')
 	if err != nil || open < 0 || end < open || len(b) < end+3 {
-		return "", 0
+		return "", 0, 0
 	}
-	return string(b[open+1 : end]), b[end+2]
+	if fields := strings.Fields(string(b[end+2:])); len(fields) > 1 {
+		parent, _ = strconv.Atoi(fields[1])
+	}
+	return string(b[open+1 : end]), b[end+2], parent
 }

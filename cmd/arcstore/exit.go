@@ -84,7 +84,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrNoRemote):
+	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrOtherKind), errors.Is(err, arcstore.ErrNoRemote):
 		return exitUsage
 	case errors.Is(err, errDamage), arcstore.IsCorrupt(err):
 		return exitDamage

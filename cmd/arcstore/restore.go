@@ -147,8 +147,15 @@ func runProcesses(cmd *cobra.Command, a *app, opt restoreOptions, id string) err
 		opt.process.Progress = p.report()
 		report, err := m.Run(cmd.Context(), id, &opt.process)
 		p.close()
-		if err != nil {
-			return damagedRestore(err, opt)
+		switch {
+		case arcstore.IsCorrupt(err):
+			return hinted{err, "no process was started; --output DIR --allow-damaged restores the images as far as they can be had"}
+		case errors.Is(err, arcstore.ErrOtherKind) && opt.run:
+			return hinted{err, "use --runc NEWID --bundle DIR"}
+		case errors.Is(err, arcstore.ErrOtherKind):
+			return hinted{err, "use --run"}
+		case err != nil:
+			return err
 		}
 		return a.result(report, func(w io.Writer) {
 			f := facts{}
