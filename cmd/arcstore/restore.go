@@ -47,6 +47,9 @@ It needs no lock: it works beside a process that uses the store.`,
 			if err := oneOf(cmd, "output", "run", "runc"); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("runc") && opt.process.Runc == "" {
+				return usagef("--runc is empty: it takes an ID for the container")
+			}
 			if opt.run || opt.process.Runc != "" {
 				return runProcesses(cmd, a, opt, args[0])
 			}
@@ -64,7 +67,7 @@ It needs no lock: it works beside a process that uses the store.`,
 	f.StringVar(&opt.process.Bundle, "bundle", "", "that container's bundle `DIR`")
 	f.StringVar(&opt.process.RuncRoot, "runc-root", "", "runc's --root `DIR`")
 	f.StringVar(&opt.process.PIDFile, "pid-file", "", "`FILE` for the ID of the first process")
-	f.StringVar(&opt.process.Cgroup, "cgroup", "", "cgroup `PATH` for the processes, made if need be")
+	f.StringVar(&opt.process.Cgroup, "cgroup", "", "cgroup `PATH` for the processes, below the mount of the cgroups, such as machines/db-1; made if need be")
 	for _, name := range []string{"bundle", "runc-root"} {
 		must(cmd.MarkFlagDirname(name))
 	}
@@ -81,6 +84,12 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 	switch {
 	case opt.output == "":
 		return usagef("--output is empty: it takes a DIR, or - for stdout")
+	case opt.process.PIDFile != "":
+		return usagef("--pid-file is for --run and --runc")
+	case opt.process.Cgroup != "":
+		return usagef("--cgroup is for --run")
+	case opt.process.Bundle != "" || opt.process.RuncRoot != "":
+		return usagef("--bundle and --runc-root are for --runc")
 	case toStdout && opt.stream == "":
 		return usagef("one stream alone can go to stdout: name it with --stream")
 	case toStdout && a.json:
