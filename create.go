@@ -178,18 +178,27 @@ func (c *creation) begin(ctx context.Context, parent string) error {
 // register resolves the parent and makes it a root; the caller holds m.mu.
 func (c *creation) register(ctx context.Context, parent string) error {
 	m := c.m
+	entries, err := m.list(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.TargetID == c.entry.TargetID && e.TargetType != c.entry.TargetType {
+			return fmt.Errorf("arcstore: %w: the target %s has snapshots of a %s, such as %s, and this is one of a %s: choose another name",
+				ErrInvalid, e.TargetID, e.TargetType, e.ID, c.entry.TargetType)
+		}
+	}
 	switch parent {
 	case ParentNone:
 	case "", ParentLatest:
-		entries, err := m.list(ctx)
-		if err != nil {
-			return err
-		}
 		c.parent = latest(entries, c.entry.TargetID, manifest.Ready)
 	default:
 		e, err := m.getComplete(ctx, parent)
 		if err != nil {
 			return fmt.Errorf("arcstore: parent: %w", err)
+		}
+		if e.TargetType != c.entry.TargetType {
+			return fmt.Errorf("arcstore: %w: the parent %s is a snapshot of a %s, and this is one of a %s", ErrInvalid, e.ID, e.TargetType, c.entry.TargetType)
 		}
 		c.parent = e
 	}
