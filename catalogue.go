@@ -79,6 +79,9 @@ func (m *Manager) Get(ctx context.Context, ref string) (*Snapshot, error) {
 	}
 	switch len(found) {
 	case 0:
+		if slices.ContainsFunc(entries, func(e *Snapshot) bool { return e.TargetID == ref }) {
+			return nil, fmt.Errorf("arcstore: %w: %s is a target, and no ID: its newest snapshot is %s%s", ErrNotFound, ref, ref, latestSuffix)
+		}
 		return nil, fmt.Errorf("arcstore: %w: no ID begins with %q", ErrNotFound, ref)
 	case 1:
 		return found[0], nil

@@ -133,7 +133,7 @@ func CaptureContainer(ctx context.Context, c *Container, staging string, sink Si
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
-	parent, err := preDumps(ctx, c, d, path, staging)
+	parent, tracks, err := preDumps(ctx, c, d, path, staging)
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
@@ -152,6 +152,9 @@ func CaptureContainer(ctx context.Context, c *Container, staging string, sink Si
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
+	if !tracks {
+		c.note("this kernel does not track changed pages (CONFIG_MEM_SOFT_DIRTY), so the processes stood still while all of their memory was read")
+	}
 	return nil
 }
 
@@ -164,35 +167,33 @@ type dumper interface {
 }
 
 // preDumps reads memory while the processes run, and returns the last
-// pre-dump's directory as a parent for the dump; "" if there was none.
-func preDumps(ctx context.Context, c *Container, d dumper, path, staging string) (parent string, err error) {
+// pre-dump's directory as a parent for the dump; "" if there was none. tracks is
+// false where pre-dumps were wanted, and the kernel cannot have any.
+func preDumps(ctx context.Context, c *Container, d dumper, path, staging string) (parent string, tracks bool, err error) {
 	rounds := c.PreDumps
 	if rounds == 0 {
 		rounds = DefaultPreDumps
 	}
 	if rounds < 0 {
-		return "", nil
+		return "", true, nil
 	}
-	if tracks, err := criu.TracksMemory(path); err != nil {
-		return "", err
-	} else if !tracks {
-		c.note("this kernel does not track changed pages (CONFIG_MEM_SOFT_DIRTY), so the processes stop for as long as all of their memory takes")
-		return "", nil
+	if tracks, err = criu.TracksMemory(path); err != nil || !tracks {
+		return "", tracks, err
 	}
 	before := int64(0)
 	for i := range rounds {
 		name := fmt.Sprintf("pre-%d", i+1)
 		dir := filepath.Join(staging, name)
 		if err := os.Mkdir(dir, 0o700); err != nil {
-			return "", err
+			return "", true, err
 		}
 		if err := d.preDump(ctx, dir, parent); err != nil {
-			return "", err
+			return "", true, err
 		}
 		parent = filepath.Join("..", name)
 		written, err := pageBytes(dir)
 		if err != nil {
-			return "", err
+			return "", true, err
 		}
 		// Another round pays while each leaves much less to the next.
 		if i > 0 && written > before/2 {
@@ -200,7 +201,7 @@ func preDumps(ctx context.Context, c *Container, d dumper, path, staging string)
 		}
 		before = written
 	}
-	return parent, nil
+	return parent, true, nil
 }
 
 // pageBytes returns how much memory a dump wrote, in bytes.

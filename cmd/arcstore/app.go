@@ -203,6 +203,9 @@ func (a *app) open(ctx context.Context, opts *arcstore.Options, use func(*arcsto
 	if arcstore.IsCorrupt(err) {
 		return hinted{err, ""} // no other command can open it either
 	}
+	if errors.Is(err, arcstore.ErrNoStore) {
+		return hinted{fmt.Errorf("there is no store in %s", dir), "arcstore init makes one"}
+	}
 	if err != nil {
 		return err
 	}

@@ -147,6 +147,8 @@ func hint(err error, command string) string {
 		return "a newer arcstore reads it"
 	case arcstore.IsCorrupt(err):
 		return "arcstore verify --data shows what else is affected"
+	case errors.Is(err, syscall.EROFS):
+		return "what only reads works there: list, show, diff, verify, and restore to elsewhere"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "nothing in the store is harmed; free some space and try again"
 	}

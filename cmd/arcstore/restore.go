@@ -67,7 +67,7 @@ It needs no lock: it works beside a process that uses the store.`,
 	f.StringVar(&opt.process.Bundle, "bundle", "", "that container's bundle `DIR`")
 	f.StringVar(&opt.process.RuncRoot, "runc-root", "", "runc's --root `DIR`")
 	f.StringVar(&opt.process.PIDFile, "pid-file", "", "`FILE` for the ID of the first process")
-	f.StringVar(&opt.process.Cgroup, "cgroup", "", "cgroup `PATH` for the processes, below the mount of the cgroups, such as machines/db-1; made if need be")
+	f.StringVar(&opt.process.Cgroup, "cgroup", "", "cgroup for the processes, as a `PATH` below the cgroup mounts; made if need be")
 	for _, name := range []string{"bundle", "runc-root"} {
 		must(cmd.MarkFlagDirname(name))
 	}
