@@ -60,9 +60,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func newRootCommand(a *app) *cobra.Command {
 	root := group(&cobra.Command{
 		Use:   "arcstore",
-		Short: "Snapshots of virtual machines: deduplicated, compressed, incremental, verified",
-		Long: `arcstore keeps snapshots of the memory of virtual machines: deduplicated,
-compressed, incremental, verified.
+		Short: "Snapshots of virtual machines and containers: deduplicated, compressed, incremental, verified",
+		Long: `arcstore keeps snapshots of virtual machines and containers, of their memory and their
+state: deduplicated, compressed, incremental, verified.
 
 A snapshot is named by its ID, a unique prefix of it, or TARGET@latest.
 Results go to stdout, as one JSON document with --json; progress and messages
@@ -70,8 +70,10 @@ go to stderr.`,
 		Example: `  export ` + storeVariable + `=/var/lib/arcstore
   arcstore init
   arcstore create vm web-1 --memory /run/vm/web-1.ram --state vmstate=/run/vm/web-1.state
+  arcstore create container db-1 --pid 4711 --leave-running
   arcstore list
-  arcstore restore web-1@latest --output /tmp/web-1`,
+  arcstore restore web-1@latest --output /tmp/web-1
+  arcstore restore db-1@latest --run`,
 	})
 	root.SilenceErrors = true
 	root.SilenceUsage = true

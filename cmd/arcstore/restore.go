@@ -33,7 +33,11 @@ restore, and a file appears under its name only when all of it is right. With
 code is 4 then.
 
 The snapshot of a container comes back to life with --run: the processes, with the IDs that they
-had, or with --runc, as a container of runc's from a bundle. That needs root and CRIU.
+had, or with --runc, as a container of runc's from a bundle; show tells which. That needs root
+and CRIU, the files that the processes had open as they were, their ports and, with --run, their
+process IDs free, and room for all of their memory in $TMPDIR, where CRIU's images are meanwhile.
+
+What fails or is interrupted takes back what it made; files that it replaced stay replaced.
 
 It needs no lock: it works beside a process that uses the store.`,
 		Example: `  arcstore restore 7f3a09c1 --output /tmp/web-1
