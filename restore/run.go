@@ -87,7 +87,7 @@ func prepare(ctx context.Context, t *manifest.Table, about *manifest.Checkpoint,
 		return "", err
 	}
 	switch {
-	case opts.Runc == "" && about.OfRuntime():
+	case opts.Runc == "" && about.OfRuntime() && about.OwnPIDs():
 		return "", ErrContainer
 	case opts.Runc != "" && !about.OfRuntime() && !about.OwnPIDs():
 		return "", ErrTree

@@ -11,21 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reapTime is how long the dead processes of a tree may take to vanish.
-const reapTime = 5 * time.Second
+const (
+	// reapTime is how long the dead processes of a tree may take to vanish.
+	reapTime = 5 * time.Second
+	// dieTime is how long those may take to die that were killed, such as by a restore that failed.
+	dieTime = 250 * time.Millisecond
+)
 
 // AwaitPIDs waits until no process has one of these PIDs, for a restored tree has the PIDs that it had. Dead
 // processes vanish when their parents have seen it, which may take a moment; one that lives is an error.
 func AwaitPIDs(ctx context.Context, pids []int) error {
-	deadline := time.Now().Add(reapTime)
+	start := time.Now()
 	for _, pid := range pids {
 		for unix.Kill(pid, 0) != unix.ESRCH {
 			name, state, parent := process(pid)
-			switch late := time.Now().After(deadline); {
-			case state == 'Z' && late:
+			switch waited := time.Since(start); {
+			case state == 'Z' && waited > reapTime:
 				waiter, _, _ := process(parent)
 				return fmt.Errorf("criu: the process ID %d, which the restored tree needs, is still that of a dead process, for which its parent %d (%s) has not waited: end that one", pid, parent, waiter)
-			case state != 'Z' && state != 0 || late:
+			case state != 'Z' && waited > dieTime:
 				return fmt.Errorf("criu: the process ID %d is in use, by %s, and the restored tree would need it: end that process, or restore where the ID is free", pid, name)
 			}
 			select {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -18,22 +19,25 @@ import (
 // imagesPID is the process in the images that tests make: none has so high an ID.
 const imagesPID = 1 << 30
 
-// scriptMakeImages is "mkimages DIR": images of one process that look complete, of which nothing can be restored.
+// scriptMakeImages is "mkimages DIR [PID]": images of one process that look complete, of which nothing can be restored.
 func scriptMakeImages(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 1 {
-		ts.Fatalf("usage: mkimages DIR")
+	if len(args) == 0 {
+		ts.Fatalf("usage: mkimages DIR [PID]")
 	}
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
 	pid := proto.Uint32(imagesPID)
-	name := func(kind string) string { return kind + "-1073741824.img" }
+	if len(args) > 1 {
+		*pid = uint32(scriptInt(ts, args[1]))
+	}
+	name := func(kind string) string { return fmt.Sprintf("%s-%d.img", kind, *pid) }
 	for _, image := range []struct {
 		name   string
 		kind   criu.Type
 		record proto.Message // nil for none
 	}{
 		{"inventory.img", criu.TypeInventory, &inventory.InventoryEntry{ImgVersion: proto.Uint32(2)}},
-		{"pstree.img", criu.TypePstree, &pstree.PstreeEntry{Pid: pid, Ppid: proto.Uint32(0), Pgid: pid, Sid: pid, Threads: []uint32{imagesPID}}},
+		{"pstree.img", criu.TypePstree, &pstree.PstreeEntry{Pid: pid, Ppid: proto.Uint32(0), Pgid: pid, Sid: pid, Threads: []uint32{*pid}}},
 		{name("core"), criu.TypeCore, &criu_core.CoreEntry{Tc: &criu_core.TaskCoreEntry{Comm: proto.String("made"), TaskState: proto.Uint32(1)}}},
 		{name("mm"), criu.TypeMM, nil},
 		{name("pagemap"), criu.TypePagemap, &pagemap.PagemapHead{PagesId: proto.Uint32(1)}},
