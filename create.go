@@ -32,6 +32,7 @@ func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *Cre
 // happened. When it returns without an error, the snapshot is durable and
 // ready. With an error there is none, but for one case: where the processes could
 // not be ended, or let go on, after their snapshot was durable, both are returned.
+// Where processes need a choice that container does not make, the error is a *capture.ChoiceError.
 func (m *Manager) CreateContainer(ctx context.Context, target string, container *Container, opts *CreateOptions) (*Snapshot, error) {
 	if opts == nil {
 		opts = &CreateOptions{}
