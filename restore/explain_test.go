@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/arcboxlabs/arcstore/capture/criu"
@@ -44,7 +45,11 @@ func TestExplain(t *testing.T) {
 // Of a restore that fails, a PID file stays only where it names a process that is there.
 func TestClaimPIDFile(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{dir, filepath.Join(dir, "none", "pid"), os.DevNull} {
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{dir, filepath.Join(dir, "none", "pid"), pipe} {
 		if _, err := claimPIDFile(name); err == nil {
 			t.Errorf("%s can be a PID file", name)
 		}
