@@ -79,6 +79,9 @@ func (m *Manager) Get(ctx context.Context, ref string) (*Snapshot, error) {
 	}
 	switch len(found) {
 	case 0:
+		if slices.ContainsFunc(entries, func(e *Snapshot) bool { return e.TargetID == ref }) {
+			return nil, fmt.Errorf("arcstore: %w: %s is a target, and no ID: its newest snapshot is %s%s", ErrNotFound, ref, ref, latestSuffix)
+		}
 		return nil, fmt.Errorf("arcstore: %w: no ID begins with %q", ErrNotFound, ref)
 	case 1:
 		return found[0], nil
@@ -116,6 +119,9 @@ func (m *Manager) Delete(ctx context.Context, refs ...string) ([]*Snapshot, erro
 	var entries []*Snapshot
 	for _, ref := range refs {
 		e, err := m.Get(ctx, ref)
+		if gone := m.droppedBy(ref); gone != nil && errors.Is(err, ErrNotFound) {
+			e, err = gone, nil
+		}
 		if IsCorrupt(err) && manifest.ValidID(ref) == nil {
 			e, err = &Snapshot{ID: ref, State: manifest.Invalid}, nil // its entry is what is damaged
 		}
@@ -125,7 +131,9 @@ func (m *Manager) Delete(ctx context.Context, refs ...string) ([]*Snapshot, erro
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, e)
+		if !slices.ContainsFunc(entries, func(other *Snapshot) bool { return other.ID == e.ID }) {
+			entries = append(entries, e)
+		}
 	}
 	for i, e := range entries {
 		if err := m.remove(ctx, e); err != nil {
@@ -133,6 +141,20 @@ func (m *Manager) Delete(ctx context.Context, refs ...string) ([]*Snapshot, erro
 		}
 	}
 	return entries, nil
+}
+
+// droppedBy returns what ref names of the entries that went when the store was opened: who deletes one has what he wants.
+func (m *Manager) droppedBy(ref string) *Snapshot {
+	var found *Snapshot
+	for _, e := range m.dropped {
+		if ref != "" && strings.HasPrefix(e.ID, ref) {
+			if found != nil {
+				return nil
+			}
+			found = e
+		}
+	}
+	return found
 }
 
 // remove deletes one entry, durably.

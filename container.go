@@ -80,7 +80,7 @@ func (m *Manager) Run(ctx context.Context, ref string, opts *RunOptions) (_ *Run
 	}
 	staging, err := os.MkdirTemp("", "arcstore-run-")
 	if err != nil {
-		return nil, fmt.Errorf("arcstore: %w", err)
+		return nil, fmt.Errorf("arcstore: no directory for CRIU's images can be made in %s ($TMPDIR): %w", os.TempDir(), errors.Unwrap(err))
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
 	done, pid, err := restore.Run(ctx, r.table, r.chunks, about, staging, restore.RunOptions{
@@ -91,6 +91,9 @@ func (m *Manager) Run(ctx context.Context, ref string, opts *RunOptions) (_ *Run
 			}
 		},
 	})
+	if errors.Is(err, restore.ErrContainer) || errors.Is(err, restore.ErrTree) {
+		err = fmt.Errorf("%w: %w", ErrOtherKind, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("arcstore: snapshot %s: %w", r.entry.ID, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -318,17 +317,37 @@ func TestCheckpointRunc(t *testing.T) {
 	}
 }
 
+// thread returns a thread of this process that is not its first.
+func thread(t *testing.T) int {
+	t.Helper()
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range threads {
+		if id, err := strconv.Atoi(e.Name()); err == nil && id != os.Getpid() {
+			return id
+		}
+	}
+	t.Fatal("this process has one thread alone")
+	return 0
+}
+
 // Whatever goes wrong, the processes run on, and nothing is left behind.
 func TestCheckpointFails(t *testing.T) {
 	c := newCheckpoints(t)
 	p, err := processes.Objects(t.Context(), t.TempDir(), 8)
 	needProcesses(t, err)
 	defer p.Stop()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	tree, err := processes.Pipes(t.Context(), t.TempDir())
+	needProcesses(t, err)
+	defer tree.Stop()
+	var child int
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", tree.PID)); err != nil {
+		t.Fatal(err)
+	} else if _, err := fmt.Sscan(string(text), &child); err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	ended := func(at string) context.Context {
 		ctx, cancel := context.WithCancel(t.Context())
 		if at == "" {
@@ -348,7 +367,9 @@ func TestCheckpointFails(t *testing.T) {
 		{"no process", t.Context(), arcstore.Container{PID: 1 << 22}, arcstore.ErrNoProcess, "there is no process 4194304"},
 		{"this process", t.Context(), arcstore.Container{PID: os.Getpid()}, arcstore.ErrInvalid, "has this program in it"},
 		{"its parent", t.Context(), arcstore.Container{PID: os.Getppid()}, arcstore.ErrInvalid, "has this program in it"},
-		{"a kernel thread", t.Context(), arcstore.Container{PID: 2}, arcstore.ErrInvalid, "thread of the kernel"},
+		{"a thread", t.Context(), arcstore.Container{PID: thread(t)}, arcstore.ErrInvalid, fmt.Sprintf("is a thread of process %d: give that ID", os.Getpid())},
+		{"a child", t.Context(), arcstore.Container{PID: child}, arcstore.ErrInvalid, fmt.Sprintf("is not the root of its tree, which is process %d: give that ID", tree.PID)},
+		{"a kernel thread", t.Context(), arcstore.Container{PID: 2}, arcstore.ErrNoProcess, "thread of the kernel"},
 		{"nothing", t.Context(), arcstore.Container{}, arcstore.ErrInvalid, ""},
 		{"too much", t.Context(), arcstore.Container{PID: p.PID, Images: "/tmp"}, arcstore.ErrInvalid, ""},
 		{"an unknown container", t.Context(), arcstore.Container{Runc: "arcstore-test-none"}, arcstore.ErrNoProcess, "does not exist"},
@@ -408,7 +429,7 @@ func TestCheckpointFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := full.m.CreateContainer(t.Context(), "c", &arcstore.Container{PID: p.PID}, nil)
-		if !errors.Is(err, unix.ENOSPC) && !strings.Contains(fmt.Sprint(err), "No space left on device") {
+		if !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("no room for %s: %v", test.what, err)
 		}
 		full.nothingStaged(t)

@@ -32,6 +32,7 @@ func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *Cre
 // happened. When it returns without an error, the snapshot is durable and
 // ready. With an error there is none, but for one case: where the processes could
 // not be ended, or let go on, after their snapshot was durable, both are returned.
+// Where processes need a choice that container does not make, the error is a *capture.ChoiceError.
 func (m *Manager) CreateContainer(ctx context.Context, target string, container *Container, opts *CreateOptions) (*Snapshot, error) {
 	if opts == nil {
 		opts = &CreateOptions{}
@@ -182,18 +183,27 @@ func (c *creation) begin(ctx context.Context, parent string) error {
 // register resolves the parent and makes it a root; the caller holds m.mu.
 func (c *creation) register(ctx context.Context, parent string) error {
 	m := c.m
+	entries, err := m.list(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.TargetID == c.entry.TargetID && e.TargetType != c.entry.TargetType {
+			return fmt.Errorf("arcstore: %w: the target %s has snapshots of a %s, such as %s, and this is one of a %s: choose another name",
+				ErrInvalid, e.TargetID, e.TargetType, e.ID, c.entry.TargetType)
+		}
+	}
 	switch parent {
 	case ParentNone:
 	case "", ParentLatest:
-		entries, err := m.list(ctx)
-		if err != nil {
-			return err
-		}
 		c.parent = latest(entries, c.entry.TargetID, manifest.Ready)
 	default:
 		e, err := m.getComplete(ctx, parent)
 		if err != nil {
 			return fmt.Errorf("arcstore: parent: %w", err)
+		}
+		if e.TargetType != c.entry.TargetType {
+			return fmt.Errorf("arcstore: %w: the parent %s is a snapshot of a %s, and this is one of a %s", ErrInvalid, e.ID, e.TargetType, c.entry.TargetType)
 		}
 		c.parent = e
 	}

@@ -32,6 +32,9 @@ var (
 	// ErrNoProcess: no process, or no container, of that ID is there to be checkpointed.
 	ErrNoProcess = capture.ErrNoProcess
 
+	// ErrOtherKind: the snapshot is a process tree where a container of runc's was asked for, or the other way round.
+	ErrOtherKind = errors.New("it comes back in another way")
+
 	// ErrNoRemote: the store has no remote of that name, or none at all.
 	ErrNoRemote = errors.New("no such remote")
 

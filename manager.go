@@ -85,6 +85,7 @@ type Manager struct {
 	manifests *manifest.Files
 	catalogue *manifest.Catalogue
 	readOnly  bool
+	dropped   []*Snapshot // what Open found of creates that had died
 
 	// mu orders what changes the roots of garbage collection: a parent is
 	// resolved and registered, or deleted, but not both at once.
@@ -159,6 +160,7 @@ func (m *Manager) dropUnfinished(ctx context.Context) error {
 			if err := m.dropIfUnfinished(ctx, e.ID); err != nil {
 				return err
 			}
+			m.dropped = append(m.dropped, e)
 		}
 	}
 	return nil

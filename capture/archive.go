@@ -21,6 +21,9 @@ const (
 	preCheckpointDir = "pre-checkpoint/" // what an incremental checkpoint builds on
 )
 
+// ErrArchive is wrapped by the errors for an archive that is damaged, or is none of a checkpoint.
+var ErrArchive = errors.New("it cannot be read")
+
 // openArchive opens a checkpoint archive of podman's or of Kubernetes'. Its
 // members become streams that are parts of the file: nothing is copied, but a
 // compressed archive is unpacked to staging first.
@@ -72,7 +75,7 @@ func readArchive(ctx context.Context, f *File) (*images, error) {
 	}
 	own, before := found(checkpointDir), found(preCheckpointDir)
 	if own[inventoryImage] == nil {
-		return nil, fmt.Errorf("%w: it is no archive of a checkpoint: it has no %s", ErrInvalid, checkpointDir+inventoryImage)
+		return nil, fmt.Errorf("%w: it is no archive of a checkpoint: it has no %s", ErrArchive, checkpointDir+inventoryImage)
 	}
 	incremental := false
 	for _, name := range own.Pagemaps() {
@@ -119,7 +122,7 @@ func (t *tarball) keep(im *images, incremental bool) error {
 			im.rest[stream] = &m.section
 		}
 		if err := manifest.ValidName(stream); err != nil {
-			return fmt.Errorf("%w: its member %q cannot be a stream: %w", ErrInvalid, m.name, err)
+			return fmt.Errorf("%w: its member %q cannot be a stream: %w", ErrArchive, m.name, err)
 		}
 		a.Members = append(a.Members, manifest.Member{Stream: stream, Offset: m.off, Size: m.size})
 		rest.add(end, m.off)
@@ -138,7 +141,7 @@ func (t *tarball) keep(im *images, incremental bool) error {
 // list lists the members that have content.
 func (t *tarball) list(ctx context.Context) error {
 	if t.f.Size() < blockSize {
-		return fmt.Errorf("%w: it is no tar archive", ErrInvalid)
+		return fmt.Errorf("%w: it is no tar archive", ErrArchive)
 	}
 	whole := io.NewSectionReader(t.f, 0, t.f.Size())
 	r := tar.NewReader(whole)
@@ -155,7 +158,7 @@ func (t *tarball) list(ctx context.Context) error {
 			return errCut
 		}
 		if err != nil {
-			return fmt.Errorf("%w: it is no tar archive, or a damaged one: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: it is no tar archive, or a damaged one: %w", ErrArchive, err)
 		}
 		// The reader reads whole headers and no further.
 		at, err := whole.Seek(0, io.SeekCurrent)
@@ -179,7 +182,7 @@ func (t *tarball) list(ctx context.Context) error {
 // blockSize is what everything in a tar archive is a multiple of, in bytes.
 const blockSize = 512
 
-var errCut = fmt.Errorf("%w: the archive is cut short: copy it again", ErrInvalid)
+var errCut = fmt.Errorf("%w: the archive is cut short: copy it again", ErrArchive)
 
 // checkEnd makes sure that the block of zeros is there that ends an archive:
 // one that was cut off between two members looks whole otherwise.
@@ -196,7 +199,7 @@ func (t *tarball) checkEnd(end int64) error {
 
 // add adds a member whose content begins at an offset, or refuses it.
 func (t *tarball) add(h *tar.Header, at int64) error {
-	refuse := func(why string) error { return fmt.Errorf("%w: its member %q %s", ErrInvalid, h.Name, why) }
+	refuse := func(why string) error { return fmt.Errorf("%w: its member %q %s", ErrArchive, h.Name, why) }
 	name := path.Clean(h.Name)
 	if path.IsAbs(name) || name == ".." || strings.HasPrefix(name, "../") || strings.Contains("/"+h.Name+"/", "/../") {
 		return refuse("lies outside of the archive: an archive like that may have been made to do harm")

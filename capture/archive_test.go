@@ -191,7 +191,7 @@ func TestArchive(t *testing.T) {
 					im.Close()
 					t.Fatalf("%s %v: cut to %d of %d bytes, it opens", what, format, cut, b.Len())
 				}
-				if !errors.Is(err, ErrInvalid) {
+				if !errors.Is(err, ErrArchive) {
 					t.Fatalf("%s %v: cut to %d of %d bytes: %v", what, format, cut, b.Len(), err)
 				}
 			}
@@ -227,12 +227,12 @@ func TestArchiveRefused(t *testing.T) {
 		if err == nil {
 			im.Close()
 		}
-		if !errors.Is(err, ErrInvalid) || !strings.Contains(fmt.Sprint(err), test.want) {
+		if !errors.Is(err, ErrArchive) || !strings.Contains(fmt.Sprint(err), test.want) {
 			t.Errorf("%s: %v, want %q", test.what, err, test.want)
 		}
 	}
 	for what, text := range map[string]string{"text": strings.Repeat("no archive ", 100), "bzip2": "BZh91AY&SY", "nothing": "", "gzip": "\x1f\x8bx", "zstd": "\x28\xb5\x2f\xfdx"} {
-		if im, err := openBytes(t, []byte(text)); !errors.Is(err, ErrInvalid) {
+		if im, err := openBytes(t, []byte(text)); !errors.Is(err, ErrArchive) {
 			t.Errorf("%s: %v %v", what, im, err)
 		}
 	}
@@ -260,4 +260,38 @@ func FuzzArchive(f *testing.F) {
 			t.Errorf("%d bytes come back, other than the %d", len(got), len(b))
 		}
 	})
+}
+
+// What follows a compressed archive is not what is missing of one that is cut short.
+func TestArchiveCompression(t *testing.T) {
+	plain := makeTar(t, tar.FormatPAX, checkpointFiles())
+	pack := func(b []byte) []byte {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		if _, err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return packed.Bytes()
+	}
+	half := len(plain) / 2
+	im, err := openBytes(t, append(pack(plain[:half]), pack(plain[half:])...))
+	if err != nil {
+		t.Fatalf("two parts: %v", err)
+	}
+	if got := again(t, im); !bytes.Equal(got, plain) {
+		t.Error("two parts: other bytes come back")
+	}
+	im.Close()
+	for text, want := range map[string]string{
+		string(pack(plain)) + "junk": "something follows that gzip did not write",
+		"BZh91AY&SY":                 "bunzip2",
+		"\xfd7zXZ\x00\x00":           "unxz",
+	} {
+		if _, err := openBytes(t, []byte(text)); !errors.Is(err, ErrArchive) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,12 @@ type Container struct {
 	Note func(text string)
 }
 
+// MaxGhostLimit is the largest GhostLimit that CRIU takes, in bytes.
+const MaxGhostLimit = math.MaxUint32
+
+// runtimeImage is a file that runc, and runtimes like it, leave beside CRIU's images.
+const runtimeImage = "descriptors.json"
+
 // DefaultPreDumps is how often, at most, the memory of running processes is read before they are stopped.
 const DefaultPreDumps = 3
 
@@ -68,6 +75,9 @@ func (c *Container) check() error {
 	}
 	if c.RuncRoot != "" && c.Runc == "" {
 		return fmt.Errorf("%w: runc's root is given, but no container of runc's", ErrInvalid)
+	}
+	if c.GhostLimit < 0 || c.GhostLimit > MaxGhostLimit {
+		return fmt.Errorf("%w: a limit of %d bytes for deleted files that are open is out of range: at most %d", ErrInvalid, c.GhostLimit, int64(MaxGhostLimit))
 	}
 	if c.Images != "" && c.LeaveRunning {
 		return fmt.Errorf("%w: images do not run, so they cannot be left running", ErrInvalid)
@@ -94,12 +104,16 @@ func CaptureContainer(ctx context.Context, c *Container, staging string, sink Si
 		return commit(stats)
 	}
 	if c.Images != "" {
-		im, err := openImages(ctx, c.Images, staging)
+		im, err := openImages(ctx, c, staging)
 		if err != nil {
 			return fmt.Errorf("capture: %w", err)
 		}
 		defer im.Close()
-		return save(im, "criu", "", "")
+		engine := "criu"
+		if im.criu[runtimeImage] != nil {
+			engine = "runc"
+		}
+		return save(im, engine, "", "")
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("capture: %w: checkpoints of processes need root", os.ErrPermission)
@@ -119,7 +133,7 @@ func CaptureContainer(ctx context.Context, c *Container, staging string, sink Si
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
-	parent, err := preDumps(ctx, c, d, path, staging)
+	parent, tracks, err := preDumps(ctx, c, d, path, staging)
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
@@ -138,6 +152,9 @@ func CaptureContainer(ctx context.Context, c *Container, staging string, sink Si
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
+	if !tracks {
+		c.note("this kernel does not track changed pages (CONFIG_MEM_SOFT_DIRTY), so the processes stood still while all of their memory was read")
+	}
 	return nil
 }
 
@@ -149,56 +166,34 @@ type dumper interface {
 	dump(ctx context.Context, dir, parent string, stopped func() error) error
 }
 
-// explain says of a failed dump what can be done about it, where that is known.
-func explain(what string, err error) error {
-	var failed *criu.FailedError
-	if !errors.As(err, &failed) {
-		return err
-	}
-	for _, known := range []struct{ text, advice string }{
-		{"Connected TCP socket", "it has a TCP connection, which tcp-established allows"},
-		{"file locks", "it holds file locks, which file-locks allows"},
-		{"shell-job", "it belongs to a terminal's session: start it in its own (setsid), or allow that with shell-job"},
-		{"ghost-limit", "it has a large deleted file open: raise ghost-limit"},
-		{"xternal socket", "it has a unix socket whose other end is outside, which ext-unix-sockets allows"},
-	} {
-		if strings.Contains(failed.Text, known.text) {
-			return fmt.Errorf("%s: %s (%w)", what, known.advice, err)
-		}
-	}
-	return fmt.Errorf("%s: %w", what, err)
-}
-
 // preDumps reads memory while the processes run, and returns the last
-// pre-dump's directory as a parent for the dump; "" if there was none.
-func preDumps(ctx context.Context, c *Container, d dumper, path, staging string) (parent string, err error) {
+// pre-dump's directory as a parent for the dump; "" if there was none. tracks is
+// false where pre-dumps were wanted, and the kernel cannot have any.
+func preDumps(ctx context.Context, c *Container, d dumper, path, staging string) (parent string, tracks bool, err error) {
 	rounds := c.PreDumps
 	if rounds == 0 {
 		rounds = DefaultPreDumps
 	}
 	if rounds < 0 {
-		return "", nil
+		return "", true, nil
 	}
-	if tracks, err := criu.TracksMemory(path); err != nil {
-		return "", err
-	} else if !tracks {
-		c.note("this kernel does not track changed pages (CONFIG_MEM_SOFT_DIRTY), so the processes stop for as long as all of their memory takes")
-		return "", nil
+	if tracks, err = criu.TracksMemory(path); err != nil || !tracks {
+		return "", tracks, err
 	}
 	before := int64(0)
 	for i := range rounds {
 		name := fmt.Sprintf("pre-%d", i+1)
 		dir := filepath.Join(staging, name)
 		if err := os.Mkdir(dir, 0o700); err != nil {
-			return "", err
+			return "", true, err
 		}
 		if err := d.preDump(ctx, dir, parent); err != nil {
-			return "", err
+			return "", true, err
 		}
 		parent = filepath.Join("..", name)
 		written, err := pageBytes(dir)
 		if err != nil {
-			return "", err
+			return "", true, err
 		}
 		// Another round pays while each leaves much less to the next.
 		if i > 0 && written > before/2 {
@@ -206,7 +201,7 @@ func preDumps(ctx context.Context, c *Container, d dumper, path, staging string)
 		}
 		before = written
 	}
-	return parent, nil
+	return parent, true, nil
 }
 
 // pageBytes returns how much memory a dump wrote, in bytes.
@@ -251,6 +246,9 @@ func (im *images) capture(ctx context.Context, c *Container, engine, name, versi
 	if err != nil {
 		return Stats{}, err
 	}
+	if err := complete(im.criu, about.Processes); err != nil {
+		return Stats{}, fmt.Errorf("capture: %w", err)
+	}
 	for _, w := range warnings {
 		c.note("%s", w)
 	}
@@ -289,13 +287,27 @@ func join(a, b manifest.CheckpointOptions) manifest.CheckpointOptions {
 }
 
 // openImages opens a checkpoint that somebody else made. A compressed archive is unpacked to staging.
-func openImages(ctx context.Context, name, staging string) (*images, error) {
-	info, err := os.Stat(name)
+func openImages(ctx context.Context, c *Container, staging string) (*images, error) {
+	info, err := os.Stat(c.Images)
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() {
-		return openImageDir(name)
+	if !info.IsDir() {
+		return openArchive(ctx, c.Images, staging)
 	}
-	return openArchive(ctx, name, staging)
+	im, err := openImageDir(c.Images)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(c.Images)
+	if err != nil {
+		im.Close()
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			c.note("the directory %s is left out: CRIU's images are files", filepath.Join(c.Images, e.Name()))
+		}
+	}
+	return im, nil
 }

@@ -58,7 +58,7 @@ func (d *runcDumper) runc(ctx context.Context, env []string, args ...string) (st
 	case err != nil:
 		err = criu.RuncError(err, stderr.String())
 		if strings.Contains(err.Error(), "does not exist") {
-			err = fmt.Errorf("%w: %w", ErrNoProcess, err)
+			err = fmt.Errorf("%w: there is no container %s: %w", ErrNoProcess, d.c.Runc, err)
 		}
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,7 @@ type treeDumper struct {
 }
 
 func newTreeDumper(c *Container, path, staging string) (*treeDumper, error) {
-	if err := checkTree(c.PID); err != nil {
+	if err := checkTree(c.PID, c.Options.ShellJob); err != nil {
 		return nil, err
 	}
 	work := filepath.Join(staging, "work")
@@ -47,21 +48,13 @@ func (d *treeDumper) dump(ctx context.Context, dir, parent string, stopped func(
 }
 
 // checkTree refuses what can never be checkpointed, in clearer words than CRIU's.
-func checkTree(pid int) error {
+func checkTree(pid int, shellJob bool) error {
 	if pid < 0 {
 		return fmt.Errorf("%w: %d is no process ID", ErrInvalid, pid)
 	}
-	for p := os.Getpid(); p != 0; {
-		if p == pid {
-			return fmt.Errorf("%w: the tree of process %d has this program in it, which cannot stop itself: start it from elsewhere", ErrInvalid, pid)
-		}
-		stat, err := procStat(p)
-		if err != nil {
-			break // a parent in another PID namespace
-		}
-		if p, err = strconv.Atoi(stat[1]); err != nil {
-			break
-		}
+	own := lineage(os.Getpid())
+	if slices.Contains(own, pid) {
+		return fmt.Errorf("%w: the tree of process %d has this program in it, which cannot stop itself: start it from elsewhere", ErrInvalid, pid)
 	}
 	stat, err := procStat(pid)
 	if errors.Is(err, os.ErrNotExist) {
@@ -77,11 +70,56 @@ func checkTree(pid int) error {
 	}
 	switch {
 	case flags&kernelThread != 0:
-		return fmt.Errorf("%w: process %d is a thread of the kernel, which has nothing to checkpoint", ErrInvalid, pid)
+		return fmt.Errorf("%w: process %d is a thread of the kernel, which has nothing to checkpoint", ErrNoProcess, pid)
 	case stat[0] == "Z" || stat[0] == "X":
 		return fmt.Errorf("%w: process %d has ended", ErrNoProcess, pid)
 	}
-	return nil
+	if leader := leaderOf(pid); leader != pid {
+		return fmt.Errorf("%w: %d is a thread of process %d: give that ID", ErrInvalid, pid, leader)
+	}
+	// CRIU takes a tree whose root leads no session only as a terminal's job.
+	session, err := strconv.Atoi(stat[3])
+	if err != nil {
+		return fmt.Errorf("/proc/%d/stat: %w", pid, err)
+	}
+	if session == pid || shellJob {
+		return nil
+	}
+	if terminal := stat[4] != "0"; !terminal && !slices.Contains(own, session) && slices.Contains(lineage(pid), session) {
+		return fmt.Errorf("%w: process %d is not the root of its tree, which is process %d: give that ID", ErrInvalid, pid, session)
+	}
+	return &ChoiceError{Choice: ChoiceShellJob, Why: fmt.Sprintf("process %d belongs to a session that it does not lead, such as a terminal's", pid)}
+}
+
+// lineage returns a process, its parent, and so on, as far as this PID namespace has them.
+func lineage(pid int) (pids []int) {
+	for pid > 0 {
+		pids = append(pids, pid)
+		stat, err := procStat(pid)
+		if err != nil {
+			break
+		}
+		if pid, err = strconv.Atoi(stat[1]); err != nil {
+			break
+		}
+	}
+	return pids
+}
+
+// leaderOf returns the process that a thread is one of: its own ID, for a process.
+func leaderOf(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return pid
+	}
+	for line := range strings.Lines(string(b)) {
+		if id, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			if leader, err := strconv.Atoi(strings.TrimSpace(id)); err == nil {
+				return leader
+			}
+		}
+	}
+	return pid
 }
 
 // procStat returns the fields of /proc/PID/stat from the state on.

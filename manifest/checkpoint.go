@@ -36,6 +36,13 @@ type Checkpoint struct {
 	Sockets   []Socket   `json:"sockets"`
 }
 
+// OfRuntime reports whether a container runtime made the checkpoint: the processes come back through one alone then.
+func (c *Checkpoint) OfRuntime() bool { return c.Engine != "criu" }
+
+// OwnPIDs reports whether the processes have a PID namespace of their own, where
+// their IDs are free. Without one, they come back with the IDs that they had on the machine.
+func (c *Checkpoint) OwnPIDs() bool { return len(c.Processes) > 0 && c.Processes[0].PID == 1 }
+
 // CheckpointOptions are choices of a checkpoint that its restore must repeat.
 type CheckpointOptions struct {
 	TCPEstablished bool     `json:"tcp_established,omitempty"`

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 
 	"github.com/arcboxlabs/arcstore/manifest"
@@ -43,9 +42,9 @@ type Restored struct {
 
 // Dir restores the streams of t as sparse files under dir, each at the path
 // of its name. A file appears under its name when it is complete. No name leads outside dir,
-// through symbolic links either. Nothing is synced: the store still has it all.
-func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts DirOptions) (Restored, error) {
-	var done Restored
+// through symbolic links either. Where it fails, what it made is removed again.
+// Nothing is synced: the store still has it all.
+func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts DirOptions) (done Restored, err error) {
 	var streams []manifest.Stream
 	total := int64(0)
 	for _, s := range t.Streams() {
@@ -57,19 +56,23 @@ func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts Di
 	if opts.Stream != "" && len(streams) == 0 {
 		return done, fmt.Errorf("restore: %w: the snapshot has no stream %q", manifest.ErrNotFound, opts.Stream)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return done, fmt.Errorf("restore: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
+	m, err := openDir(dir)
 	if err != nil {
 		return done, fmt.Errorf("restore: %w", err)
 	}
-	defer root.Close()
-	if !opts.Force {
-		for _, s := range streams {
-			if _, err := root.Lstat(s.Name); err == nil {
-				return done, fmt.Errorf("restore: %s in %s: %w", s.Name, dir, ErrExists)
-			}
+	defer func() {
+		if err != nil {
+			m.undo()
+		}
+		m.root.Close()
+	}()
+	for _, s := range streams {
+		switch info, err := m.root.Lstat(s.Name); {
+		case err != nil:
+		case !replaceable(info.Mode()):
+			return done, fmt.Errorf("restore: %s in %s is no regular file, and only those are replaced: give another directory", s.Name, dir)
+		case !opts.Force:
+			return done, fmt.Errorf("restore: %s in %s: %w", s.Name, dir, ErrExists)
 		}
 	}
 	for _, s := range streams {
@@ -84,7 +87,7 @@ func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts Di
 		if opts.Lost != nil {
 			o.Lost = func(r Range) { opts.Lost(s.Name, r) }
 		}
-		n, err := file(ctx, t, s, src, root, o)
+		n, err := file(ctx, t, s, src, m, o)
 		if err != nil {
 			return done, fmt.Errorf("restore: %s: %w", s.Name, err)
 		}
@@ -95,16 +98,18 @@ func Dir(ctx context.Context, t *manifest.Table, src Source, dir string, opts Di
 	return done, nil
 }
 
-// file restores one stream under root.
-func file(ctx context.Context, t *manifest.Table, s manifest.Stream, src Source, root *os.Root, opts Options) (n int64, err error) {
+// replaceable reports whether a file may be replaced: a link is, and what it leads to stays.
+func replaceable(mode fs.FileMode) bool { return mode.IsRegular() || mode.Type() == fs.ModeSymlink }
+
+// file restores one stream under the root of m.
+func file(ctx context.Context, t *manifest.Table, s manifest.Stream, src Source, m *made, opts Options) (n int64, err error) {
+	root := m.root
 	table, err := t.Stream(s.Name)
 	if err != nil {
 		return 0, err
 	}
-	if d := path.Dir(s.Name); d != "." {
-		if err := root.MkdirAll(d, 0o700); err != nil {
-			return 0, err
-		}
+	if err := m.mkdirFor(s.Name); err != nil {
+		return 0, err
 	}
 	partial := s.Name + partialSuffix
 	if err := root.Remove(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -118,11 +123,15 @@ func file(ctx context.Context, t *manifest.Table, s manifest.Stream, src Source,
 		if cerr := f.Close(); err == nil {
 			err = cerr
 		}
+		_, gone := root.Lstat(s.Name)
 		if err == nil {
 			err = root.Rename(partial, s.Name)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			root.Remove(partial)
+		case errors.Is(gone, fs.ErrNotExist):
+			m.inside = append(m.inside, s.Name)
 		}
 	}()
 	if err := f.Truncate(s.Size); err != nil {

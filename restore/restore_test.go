@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"testing/iotest"
 
@@ -211,6 +214,59 @@ func TestDirFails(t *testing.T) {
 	table, src = snapshot(t, map[string][]byte{"memory": memory(1, 1<<20)})
 	if _, err := Dir(ctx, table, src, dir, DirOptions{ChunkSize: chunkSize}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// What a restore made goes when it fails, and what was there before stays.
+func TestDirFailsHalfway(t *testing.T) {
+	streams := map[string][]byte{"a/b/first": memory(1, 1<<20), "old": []byte("y"), "z": []byte("lost")}
+	table, src := snapshot(t, streams)
+	delete(src, chunker.Sum(streams["z"]))
+	holder := t.TempDir()
+	dir := filepath.Join(holder, "new", "out")
+	opts := DirOptions{ChunkSize: chunkSize, Force: true}
+	if _, err := Dir(t.Context(), table, src, dir, opts); err == nil {
+		t.Error("a chunk was missing, and nothing was said")
+	}
+	if left, _ := os.ReadDir(holder); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"old", "a/other"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Dir(t.Context(), table, src, dir, opts); err == nil {
+		t.Error("a chunk was missing, and nothing was said")
+	}
+	var left []string
+	if err := fs.WalkDir(os.DirFS(dir), ".", func(name string, _ fs.DirEntry, err error) error {
+		left = append(left, name)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{".", "a", "a/other", "old"}; !slices.Equal(left, want) {
+		t.Errorf("%v is left, want %v", left, want)
+	}
+}
+
+// Only files are replaced, never what else has the name of one.
+func TestDirKeepsPipes(t *testing.T) {
+	table, src := snapshot(t, map[string][]byte{"memory": []byte("y")})
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "memory")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Dir(t.Context(), table, src, dir, DirOptions{ChunkSize: chunkSize, Force: true}); err == nil {
+		t.Error("a pipe was replaced")
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode().Type() != fs.ModeNamedPipe {
+		t.Errorf("the pipe is %v now, %v", info, err)
 	}
 }
 

@@ -16,6 +16,12 @@ import (
 // ErrNotCheckpoint is wrapped by the error for a snapshot that no processes can be restored from.
 var ErrNotCheckpoint = errors.New("not a checkpoint of processes")
 
+// The errors for a snapshot that comes back in another way wrap these.
+var (
+	ErrContainer = errors.New("it is a container of a runtime's, and comes back as one alone")
+	ErrTree      = errors.New("it is a process tree, and no container of runc's")
+)
+
 // RunOptions are the choices of a restore to running processes.
 type RunOptions struct {
 	ChunkSize int
@@ -37,52 +43,75 @@ type RunOptions struct {
 // staging, an empty directory that the caller removes afterwards, and
 // restored from there. It returns what was written, and the PID of the root
 // of the tree, which runs on its own. Where it fails, no process stays.
-func Run(ctx context.Context, t *manifest.Table, src Source, about *manifest.Checkpoint, staging string, opts RunOptions) (Restored, int, error) {
-	if _, err := t.Stream(manifest.CRIUPrefix + "inventory.img"); errors.Is(err, manifest.ErrNotFound) {
-		return Restored{}, 0, fmt.Errorf("restore: %w: it has no images of CRIU's", ErrNotCheckpoint)
-	} else if err != nil {
-		return Restored{}, 0, err
-	}
-	if os.Geteuid() != 0 {
-		return Restored{}, 0, fmt.Errorf("restore: %w: bringing processes back needs root", os.ErrPermission)
-	}
-	path, _, err := criu.Usable(ctx)
+func Run(ctx context.Context, t *manifest.Table, src Source, about *manifest.Checkpoint, staging string, opts RunOptions) (done Restored, pid int, err error) {
+	path, err := prepare(ctx, t, about, opts)
 	if err != nil {
-		return Restored{}, 0, fmt.Errorf("restore: %w", err)
+		return done, 0, fmt.Errorf("restore: %w", err)
+	}
+	if opts.PIDFile != "" {
+		giveUp, err := claimPIDFile(opts.PIDFile)
+		if err != nil {
+			return done, 0, fmt.Errorf("restore: %w", err)
+		}
+		defer func() {
+			if pid == 0 {
+				giveUp()
+			}
+		}()
 	}
 	work := filepath.Join(staging, "work")
 	if err := os.Mkdir(work, 0o700); err != nil {
-		return Restored{}, 0, fmt.Errorf("restore: %w", err)
+		return done, 0, fmt.Errorf("restore: %w", err)
 	}
-	done, err := Dir(ctx, t, src, staging, DirOptions{ChunkSize: opts.ChunkSize, Prefix: manifest.CRIUPrefix, Progress: opts.Progress})
+	done, err = Dir(ctx, t, src, staging, DirOptions{ChunkSize: opts.ChunkSize, Prefix: manifest.CRIUPrefix, Progress: opts.Progress})
 	if err != nil {
 		return done, 0, err
 	}
 	images := filepath.Join(staging, strings.TrimSuffix(manifest.CRIUPrefix, "/"))
-	var pid int
 	if opts.Runc != "" {
 		pid, err = runRunc(ctx, path, images, work, about, opts)
 	} else {
 		pid, err = runTree(ctx, path, images, work, about, opts)
 	}
 	if err != nil {
-		err = fmt.Errorf("restore: %w", err)
+		err = fmt.Errorf("restore: %w", explain(about, err))
 	}
 	return done, pid, err
 }
 
+// prepare finds what is in the way of a restore, before much is done for it, and CRIU.
+func prepare(ctx context.Context, t *manifest.Table, about *manifest.Checkpoint, opts RunOptions) (path string, err error) {
+	if _, err := t.Stream(manifest.CRIUPrefix + "inventory.img"); errors.Is(err, manifest.ErrNotFound) {
+		return "", fmt.Errorf("%w: it has no images of CRIU's", ErrNotCheckpoint)
+	} else if err != nil {
+		return "", err
+	}
+	switch {
+	case opts.Runc == "" && about.OfRuntime() && about.OwnPIDs():
+		return "", ErrContainer
+	case opts.Runc != "" && !about.OfRuntime() && !about.OwnPIDs():
+		return "", ErrTree
+	case os.Geteuid() != 0:
+		return "", fmt.Errorf("%w: bringing processes back needs root", os.ErrPermission)
+	}
+	if path, _, err = criu.Usable(ctx); err != nil {
+		return "", err
+	}
+	if opts.Runc != "" {
+		return path, checkRunc(ctx, opts)
+	}
+	if about.OwnPIDs() {
+		return path, nil
+	}
+	var pids []int
+	for _, p := range about.Processes {
+		pids = append(pids, p.PID)
+	}
+	return path, criu.AwaitPIDs(ctx, pids)
+}
+
 // runTree restores a process tree by CRIU alone.
 func runTree(ctx context.Context, path, images, work string, about *manifest.Checkpoint, opts RunOptions) (int, error) {
-	// In a PID namespace of its own, a tree's root has the ID 1; otherwise its IDs are those of this machine.
-	if len(about.Processes) > 0 && about.Processes[0].PID != 1 {
-		var pids []int
-		for _, p := range about.Processes {
-			pids = append(pids, p.PID)
-		}
-		if err := criu.AwaitPIDs(ctx, pids); err != nil {
-			return 0, err
-		}
-	}
 	o := about.Options
 	pid, err := criu.Restore(ctx, path, images, work, criu.RestoreOptions{
 		TCPEstablished: o.TCPEstablished, FileLocks: o.FileLocks, ShellJob: o.ShellJob,

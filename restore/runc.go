@@ -2,8 +2,10 @@ package restore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +16,30 @@ import (
 	"github.com/arcboxlabs/arcstore/capture/criu"
 	"github.com/arcboxlabs/arcstore/manifest"
 )
+
+// checkRunc looks at the bundle, and whether the container's ID is free.
+func checkRunc(ctx context.Context, opts RunOptions) error {
+	config := filepath.Join(opts.Bundle, "config.json")
+	text, err := os.ReadFile(config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no bundle in %s: it has no config.json", opts.Bundle)
+	}
+	if err != nil {
+		return err
+	}
+	var spec map[string]any
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return fmt.Errorf("%s is no configuration of a container: %w", config, err)
+	}
+	args := []string{"state", opts.Runc}
+	if opts.RuncRoot != "" {
+		args = append([]string{"--root", opts.RuncRoot}, args...)
+	}
+	if exec.CommandContext(ctx, "runc", args...).Run() == nil {
+		return fmt.Errorf("there is a container %s already: choose another ID, or delete that one (runc delete %[1]s)", opts.Runc)
+	}
+	return nil
+}
 
 // runRunc restores a container through runc restore.
 func runRunc(ctx context.Context, path, images, work string, about *manifest.Checkpoint, opts RunOptions) (int, error) {

@@ -150,6 +150,18 @@ func TestDumpFails(t *testing.T) {
 	}
 }
 
+// A CRIU that dies is told from one that says what is wrong.
+func TestDumpDies(t *testing.T) {
+	fake := filepath.Join(t.TempDir(), "criu")
+	if err := os.WriteFile(fake, []byte("#!/bin/sh\ndd bs=65536 count=1 <&3 >/dev/null 2>&1\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err := criu.Dump(t.Context(), fake, t.TempDir(), t.TempDir(), criu.DumpOptions{PID: 1 << 22}, func() error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "CRIU ended without an answer") || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("Dump by a CRIU that dies = %v", err)
+	}
+}
+
 // children returns the PIDs of a process's children.
 func children(t *testing.T, pid int) []int {
 	t.Helper()

@@ -2,6 +2,7 @@ package criu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -132,7 +133,7 @@ func request(path, images, work string, kind rpc.CriuReqType, o *rpc.CriuOpts, d
 		})
 	}
 	// A CRIU that has answered may end with any code.
-	if cerr := w.close(); err == errGone && cerr != nil {
+	if cerr := w.close(); errors.Is(err, errGone) && cerr != nil {
 		err = fmt.Errorf("%w: %w", err, cerr)
 	}
 	return resp, explain(err, filepath.Join(work, logName))

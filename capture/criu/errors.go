@@ -2,6 +2,7 @@ package criu
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -34,6 +35,9 @@ func (e *FailedError) Unwrap() error {
 	return e.Errno
 }
 
+// errGone is that CRIU hung up before its answer.
+var errGone = errors.New("CRIU ended without an answer")
+
 // logError is a line of a log of CRIU's that reports an error.
 var logError = regexp.MustCompile(`Error \([^)]*\): (.*)`)
 
@@ -43,14 +47,26 @@ const maxLogErrors = 3
 
 // explain adds what the log of a failed request tells to its error.
 func explain(err error, log string) error {
-	failed, ok := err.(*FailedError)
-	if !ok {
+	logged := LogError(log)
+	if logged == nil {
 		return err
 	}
-	if texts := logErrors(log); len(texts) > 0 {
-		failed.Text = strings.Join(texts, "; ")
+	if failed, ok := err.(*FailedError); ok {
+		return failedError(logged.Text, failed.Errno)
+	}
+	if errors.Is(err, errGone) {
+		return fmt.Errorf("%w: %w", err, logged)
 	}
 	return err
+}
+
+// failedError is a FailedError that is told from others by its number, too, where the disk is full:
+// CRIU has that in its log alone.
+func failedError(text string, errno syscall.Errno) *FailedError {
+	if strings.Contains(text, "No space left on device") {
+		errno = syscall.ENOSPC
+	}
+	return &FailedError{text, errno}
 }
 
 // logErrors returns the first errors that a log tells; none where there is no log.
@@ -75,13 +91,14 @@ func logErrors(name string) []string {
 
 // noise tells what says nothing about the cause: that it failed, and what CRIU can do without.
 func noise(text string) bool {
-	return text == "" || strings.HasSuffix(text, "FAILED.") || strings.HasPrefix(text, "rlimit: ")
+	return text == "" || strings.HasSuffix(text, "FAILED.") || strings.HasSuffix(text, "failed with -1") || strings.HasSuffix(text, "killed by signal 9: Killed") ||
+		strings.HasPrefix(text, "Unable to open fd=") || strings.HasPrefix(text, "cg: cgroupd: recv req error") || strings.HasPrefix(text, "rlimit: ")
 }
 
 // LogError returns the first errors in a log that CRIU wrote as one error, or nil if there is none.
-func LogError(name string) error {
+func LogError(name string) *FailedError {
 	if texts := logErrors(name); len(texts) > 0 {
-		return &FailedError{Text: strings.Join(texts, "; ")}
+		return failedError(strings.Join(texts, "; "), 0)
 	}
 	return nil
 }

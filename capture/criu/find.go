@@ -36,7 +36,7 @@ func Find() (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("criu: %w: it is not installed: install CRIU %v or later and put it in PATH, or set $%s", ErrUnusable, recommended, PathVariable)
+	return "", fmt.Errorf("criu: %w: it is not installed: install CRIU %v or later and put it in PATH, or set $%s", ErrUnusable, Wanted(), PathVariable)
 }
 
 // Version is a version of CRIU, or of Linux.
@@ -63,11 +63,10 @@ func (v Version) AtLeast(w Version) bool {
 var (
 	// oldest is the first release with all that is asked of CRIU here.
 	oldest = Version{3, 15, 0}
-	// recommended is the first release that works on all kernels known today.
-	recommended = Version{4, 1, 0}
-	// newVDSO is the first kernel whose vDSO releases before recommended do
-	// not know: they fail with "Unexpected rt vDSO area bounds".
-	newVDSO = Version{6, 13, 0}
+	// vdsoKnown is the first release that knows the vDSO of newVDSO and later
+	// kernels: others fail with "Unexpected rt vDSO area bounds".
+	vdsoKnown = Version{4, 1, 0}
+	newVDSO   = Version{6, 13, 0}
 	// socketsKnown is the first release that dumps Internet sockets of newSockets and later
 	// kernels, which deny to have some options: others fail with "Can't get 1:16 opt".
 	socketsKnown = Version{4, 2, 0}
@@ -103,8 +102,9 @@ func VersionOf(ctx context.Context, path string) (Version, error) {
 		return Version{}, fmt.Errorf("criu: %w: %w", ErrUnusable, err)
 	}
 	v, err := ParseVersion(out)
-	if err != nil {
-		return Version{}, fmt.Errorf("criu: %w: %s --version says %q", ErrUnusable, path, strings.TrimSpace(out))
+	if err != nil || !strings.HasPrefix(out, "Version:") {
+		first, _, _ := strings.Cut(out, "\n")
+		return Version{}, fmt.Errorf("criu: %w: %s is no CRIU: its --version says %q", ErrUnusable, path, first)
 	}
 	return v, nil
 }
@@ -120,12 +120,24 @@ func Usable(ctx context.Context) (path string, v Version, err error) {
 	}
 	need := oldest
 	if kernel, err := Kernel(); err == nil && kernel.AtLeast(newVDSO) {
-		need = recommended
+		need = vdsoKnown
 	}
 	if !v.AtLeast(need) {
-		return path, v, fmt.Errorf("criu: %w: %s is CRIU %v, which is too old for this kernel: install CRIU %v or later", ErrUnusable, path, v, need)
+		return path, v, fmt.Errorf("criu: %w: %s is CRIU %v, which is too old for this kernel: install CRIU %v or later", ErrUnusable, path, v, Wanted())
 	}
 	return path, v, nil
+}
+
+// Wanted returns the first release that can do all that this kernel lets it; of a kernel that is not known, of all.
+func Wanted() Version {
+	kernel, err := Kernel()
+	switch {
+	case err != nil || kernel.AtLeast(newSockets):
+		return socketsKnown
+	case kernel.AtLeast(newVDSO):
+		return vdsoKnown
+	}
+	return oldest
 }
 
 // Kernel returns the version of the kernel that runs.

@@ -51,8 +51,9 @@ func TestVersionOf(t *testing.T) {
 		}
 	}
 	for script, want := range map[string]string{
-		"echo hello": `says "hello"`,
-		"exit 3":     "exit status 3",
+		"echo hello": `is no CRIU: its --version says "hello"`,
+		"echo 'true (GNU coreutils) 9.1'; echo more": `is no CRIU: its --version says "true (GNU coreutils) 9.1"`,
+		"exit 3": "exit status 3",
 		"echo 'criu: error while loading shared libraries: libnet.so.1' >&2; exit 127":                        "libnet.so.1",
 		"echo 'Error (criu/crtools.c:1): one' >&2; echo 'Error (criu/crtools.c:2): two' >&2; echo; exit 1":    "CRIU says: one; two",
 		"echo 'Warn  (criu/kerndat.c:1): careful' >&2; echo 'It needs rights:' >&2; echo 'get' >&2; exit 1":   "CRIU says: It needs rights",

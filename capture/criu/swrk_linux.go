@@ -3,6 +3,7 @@ package criu
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -40,7 +41,10 @@ func (c conn) send(m proto.Message) error {
 	if err != nil {
 		return fmt.Errorf("criu: %w", err)
 	}
-	if _, err := c.Write(b); err != nil {
+	switch _, err := c.Write(b); {
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return errGone
+	case err != nil:
 		return fmt.Errorf("criu: %w", err)
 	}
 	return nil
@@ -51,7 +55,7 @@ func (c conn) receive(m proto.Message) error {
 	b := make([]byte, maxMessage)
 	n, _, flags, _, err := c.ReadMsgUnix(b, nil)
 	switch {
-	case errors.Is(err, syscall.ECONNRESET), err == nil && n == 0:
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), err == nil && n == 0:
 		return errGone
 	case err != nil:
 		return fmt.Errorf("criu: %w", err)
@@ -63,8 +67,6 @@ func (c conn) receive(m proto.Message) error {
 	}
 	return nil
 }
-
-var errGone = errors.New("criu ended without an answer")
 
 // worker is a CRIU process that serves one connection. It is a child of this
 // process in a session of its own: what a terminal sends to this process must not end

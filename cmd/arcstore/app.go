@@ -38,7 +38,11 @@ type app struct {
 
 // run is the program: it returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	// The first signal ends the operation in good order; a second one ends the program.
 	context.AfterFunc(ctx, stop)
@@ -59,9 +63,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func newRootCommand(a *app) *cobra.Command {
 	root := group(&cobra.Command{
 		Use:   "arcstore",
-		Short: "Snapshots of virtual machines: deduplicated, compressed, incremental, verified",
-		Long: `arcstore keeps snapshots of the memory of virtual machines: deduplicated,
-compressed, incremental, verified.
+		Short: "Snapshots of virtual machines and containers: deduplicated, compressed, incremental, verified",
+		Long: `arcstore keeps snapshots of virtual machines and containers, of their memory and their
+state: deduplicated, compressed, incremental, verified.
 
 A snapshot is named by its ID, a unique prefix of it, or TARGET@latest.
 Results go to stdout, as one JSON document with --json; progress and messages
@@ -70,8 +74,10 @@ go to stderr. What opens an encrypted store is a key file, or a passphrase from
 		Example: `  export ` + storeVariable + `=/var/lib/arcstore
   arcstore init
   arcstore create vm web-1 --memory /run/vm/web-1.ram --state vmstate=/run/vm/web-1.state
+  arcstore create container db-1 --pid 4711 --leave-running
   arcstore list
-  arcstore restore web-1@latest --output /tmp/web-1`,
+  arcstore restore web-1@latest --output /tmp/web-1
+  arcstore restore db-1@latest --run`,
 	})
 	root.SilenceErrors = true
 	root.SilenceUsage = true
@@ -205,6 +211,9 @@ func (a *app) open(ctx context.Context, opts *arcstore.Options, use func(*arcsto
 	}
 	if arcstore.IsCorrupt(err) {
 		return hinted{err, ""} // no other command can open it either
+	}
+	if errors.Is(err, arcstore.ErrNoStore) {
+		return hinted{fmt.Errorf("there is no store in %s", dir), "arcstore init makes one"}
 	}
 	if err != nil {
 		return err

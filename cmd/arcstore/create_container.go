@@ -29,8 +29,16 @@ Processes are stopped until their snapshot is durable, and killed then, unless
 --leave-running lets them go on. Whatever goes wrong before that, an interruption
 included, they go on as if nothing had happened.
 
+The tree must be a session of its own (started with setsid), with its input and output at
+/dev/null or in files that stay. A snapshot has the processes, not their files: to come back
+they need each file that they have open at the path, and of the size and mode, that it had
+then. Only a log that is opened for appending may have grown.
+
 CRIU must be allowed to leave out, or to keep, what reaches beyond the processes:
-established TCP connections, file locks, mounts of the host and the like. A restore repeats these choices.`,
+established TCP connections, file locks, mounts of the host and the like. A restore repeats these choices.
+
+While it runs, CRIU's images lie uncompressed in the store's directory staging: it needs as
+much room there as the processes have memory. A compressed archive is unpacked there, too.`,
 		Example: `  arcstore create container db-1 --pid 4711 --leave-running
   arcstore create container web-1 --runc web-1 --tcp-established
   arcstore create container web-1 --images /tmp/web-1.tar.zst`,
@@ -49,7 +57,7 @@ established TCP connections, file locks, mounts of the host and the like. A rest
 	f.BoolVar(&c.LeaveRunning, "leave-running", false, "let the processes go on")
 	f.BoolVar(&o.TCPEstablished, "tcp-established", false, "keep established TCP connections")
 	f.BoolVar(&o.FileLocks, "file-locks", false, "keep file locks")
-	f.BoolVar(&o.ShellJob, "shell-job", false, "the processes belong to a terminal's session")
+	f.BoolVar(&o.ShellJob, "shell-job", false, "allow processes of a terminal's session; restore --run can give them no terminal")
 	f.BoolVar(&o.ExtUnixSockets, "ext-unix-sockets", false, "unix sockets may lead to processes outside")
 	f.StringArrayVar(&o.External, "external", nil, "`RESOURCE` that is not captured, as CRIU names it, such as mnt[/data]:data; may be repeated")
 	f.Var(&opt.ghost, "ghost-limit", "how large a deleted file may be that is still open (default 1MiB)")
@@ -71,16 +79,30 @@ func runCreateContainer(cmd *cobra.Command, a *app, opt createContainerOptions, 
 	switch {
 	case cmd.Flags().Changed("pid") && c.PID <= 0:
 		return usagef("--pid %d is no process ID", c.PID)
+	case cmd.Flags().Changed("runc") && c.Runc == "":
+		return usagef("--runc is empty: it takes the ID of a container")
 	case c.RuncRoot != "" && c.Runc == "":
 		return usagef("--runc-root is for --runc")
-	case c.Images != "":
-		for _, name := range []string{"leave-running", "ghost-limit", "pre-dumps"} {
+	case c.PreDumps < 0:
+		return usagef("--pre-dumps %d is no number of times: give 0 for none", c.PreDumps)
+	case opt.ghost > capture.MaxGhostLimit:
+		return usagef("--ghost-limit %s is out of range: give less than 4GiB", opt.ghost.String())
+	case cmd.Flags().Changed("images"):
+		for _, name := range []string{"leave-running", "tcp-established", "file-locks", "shell-job", "ext-unix-sockets", "external", "ghost-limit", "pre-dumps"} {
 			if cmd.Flags().Changed(name) {
 				return usagef("--%s is for processes that run, not for --images", name)
 			}
 		}
+		if err := checkImages(c.Images); err != nil {
+			return err
+		}
 	}
-	if c.PreDumps <= 0 {
+	for _, resource := range c.Options.External {
+		if !externalForm.MatchString(resource) {
+			return usagef("--external %q names no resource: give it as KIND[WHICH]:NAME, such as mnt[/data]:data", resource)
+		}
+	}
+	if c.PreDumps == 0 {
 		c.PreDumps = -1
 	}
 	c.GhostLimit = int64(opt.ghost)
@@ -96,7 +118,7 @@ func runCreateContainer(cmd *cobra.Command, a *app, opt createContainerOptions, 
 		s, err := m.CreateContainer(cmd.Context(), target, c, create)
 		p.close()
 		if s == nil {
-			return err
+			return explainCheckpoint(err)
 		}
 		return errors.Join(a.printCreated(s), err) // both, where the processes are not as they should be
 	})

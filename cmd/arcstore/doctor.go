@@ -54,7 +54,8 @@ really tries what it can, changes nothing and leaves nothing behind; CRIU, when 
 keep what it learned of the kernel in /run/criu.kdat.
 
 STATUS is ok, limited (usable, but not in every way), missing (not there, or of no use) or
-unknown (the check itself failed). Nobody needs everything: FOR says what needs the part.
+unknown (the check itself failed). Nobody needs everything: FOR says what needs the part;
+"later versions" are for what no command does yet.
 Whatever is missing, the exit code is 0; it is 1 where a check itself failed. With --json,
 "ok" is true where every status is.`,
 		Example: `  arcstore doctor
@@ -75,12 +76,12 @@ func machineChecks(dir string) []check {
 		{"privileges", "containers", checkPrivileges},
 		{"criu", "containers", checkCRIU},
 		{"criu-check", "containers", checkKernelForCRIU},
-		{"criu-features", "pre-dumps, lazy restores", checkCRIUFeatures},
+		{"criu-features", "pre-dumps", checkCRIUFeatures},
 		{"soft-dirty", "pre-dumps", checkSoftDirty},
 		{"runc", "runc's containers", checkRunc},
 		{"packet-filter", "open TCP connections", checkPacketFilter},
-		{"userfaultfd", "restores on demand", checkUserfaultfd},
-		{"fuse", "mount", checkFUSE},
+		{"userfaultfd", "later versions", checkUserfaultfd},
+		{"fuse", "later versions", checkFUSE},
 		{"kvm", "fast virtual machines", checkKVM},
 		{"qemu", "QEMU's machines", checkQEMU},
 	}

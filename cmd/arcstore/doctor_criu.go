@@ -11,7 +11,9 @@ import (
 )
 
 // criuAdvice says how to get CRIU. Distributions have it, but often too old for their newer kernels.
-const criuAdvice = `install CRIU 4.2 or later, or build it and set ` + criu.PathVariable + ` (README.md, "Containers: getting CRIU")`
+func criuAdvice() string {
+	return fmt.Sprintf(`install CRIU %v or later, or build it and set %s (README.md, "Getting CRIU")`, criu.Wanted(), criu.PathVariable)
+}
 
 // needsLinux is the finding of checks of what only Linux has.
 var needsLinux = finding{Status: statusMissing, Found: "needs Linux"}
@@ -29,20 +31,20 @@ func checkCRIU(ctx context.Context) (finding, error) {
 	case err == nil:
 		return judgeCRIU(path, v), nil
 	case path == "" && named != "":
-		return finding{statusMissing, fmt.Sprintf("%s is %s, which is no program", criu.PathVariable, named), criuAdvice}, nil
+		return finding{statusMissing, fmt.Sprintf("%s is %s, which is no program", criu.PathVariable, named), criuAdvice()}, nil
 	case path == "":
-		return finding{statusMissing, "no criu in PATH", criuAdvice}, nil
+		return finding{statusMissing, "no criu in PATH", criuAdvice()}, nil
 	case v == criu.Version{}:
-		return finding{statusMissing, problem(err), criuAdvice}, nil
+		return finding{statusMissing, problem(err), criuAdvice()}, nil
 	}
-	return finding{statusMissing, fmt.Sprintf("CRIU %v (%s), too old for this kernel", v, path), criuAdvice}, nil
+	return finding{statusMissing, fmt.Sprintf("CRIU %v (%s), too old for this kernel", v, path), criuAdvice()}, nil
 }
 
 // judgeCRIU tells what a CRIU that is new enough cannot do here yet.
 func judgeCRIU(path string, v criu.Version) finding {
 	f := finding{Status: statusOK, Found: fmt.Sprintf("CRIU %v (%s)", v, path)}
 	if kernel, err := criu.Kernel(); err == nil && !criu.DumpsSockets(v, kernel) {
-		f.Status, f.Advice = statusLimited, criuAdvice
+		f.Status, f.Advice = statusLimited, criuAdvice()
 		f.Found += fmt.Sprintf(", which cannot dump Internet sockets on Linux %v", kernel)
 	}
 	return f
@@ -71,7 +73,6 @@ func checkKernelForCRIU(ctx context.Context) (finding, error) {
 // criuFeatures are what CRIU can do without, and what for, in the words of criu check --feature.
 var criuFeatures = []struct{ name, purpose string }{
 	{"mem_dirty_track", "pre-dumps"},
-	{"uffd-noncoop", "lazy restores"},
 }
 
 // checkCRIUFeatures asks for each feature. Without rights CRIU denies that there is any, so those come first.

@@ -181,5 +181,8 @@ func scratch(dir string) (*os.File, *os.File, error) {
 
 // noScratch is the finding where no file can be written to try something with.
 func noScratch(err error) finding {
+	if errors.Is(err, unix.EROFS) {
+		return finding{statusLimited, "not tried: it is a read-only file system", "nothing, if the store is only read here"}
+	}
 	return finding{statusLimited, "not tried: " + problem(err), "free some space, or run as the user who owns the directory"}
 }

@@ -84,7 +84,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrNoRemote),
+	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrOtherKind), errors.Is(err, arcstore.ErrNoRemote),
 		errors.Is(err, arcstore.ErrLocked), errors.Is(err, arcstore.ErrKeyFile), errors.Is(err, arcstore.ErrPlain):
 		return exitUsage
 	case errors.Is(err, errDamage), arcstore.IsCorrupt(err):
@@ -118,7 +118,9 @@ func plain(err error) string {
 	parts := strings.Split(strings.ReplaceAll(err.Error(), "\n", "; "), ": ")
 	parts = slices.DeleteFunc(parts, func(part string) bool { return slices.Contains(packages, part) })
 	last := parts[len(parts)-1]
-	parts = slices.DeleteFunc(parts, func(part string) bool { return part == arcstore.ErrInvalid.Error() && part != last })
+	parts = slices.DeleteFunc(parts, func(part string) bool {
+		return (part == arcstore.ErrInvalid.Error() || part == arcstore.ErrNoProcess.Error()) && part != last
+	})
 	for len(parts) > 1 && strings.Contains(strings.Join(parts[1:], ": "), parts[0]) {
 		parts = parts[1:]
 	}
@@ -152,6 +154,8 @@ func hint(err error, command string) string {
 		return "a newer arcstore reads it"
 	case arcstore.IsCorrupt(err):
 		return "arcstore verify --data shows what else is affected"
+	case errors.Is(err, syscall.EROFS):
+		return "what only reads works there: list, show, diff, verify, and restore to elsewhere"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "nothing in the store is harmed; free some space and try again"
 	}

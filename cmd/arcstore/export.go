@@ -56,7 +56,7 @@ and the settings of a container, which arcstore does not capture.`,
 	f := cmd.Flags()
 	f.StringVar(&opt.format, "format", "", "`FORMAT` to write: "+strings.Join(exportFormats, ", ")+" (required)")
 	f.StringVar(&opt.compress, "compress", "none", "`HOW` to compress an archive: "+strings.Join(exportCompress, ", "))
-	f.BoolVar(&opt.force, "force", false, "replace FILE if it exists")
+	f.BoolVar(&opt.force, "force", false, "replace FILE if it exists and is a regular file")
 	must(cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(exportFormats, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("compress", cobra.FixedCompletions(exportCompress, cobra.ShellCompDirectiveNoFileComp)))
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInterrupted)
@@ -90,7 +90,7 @@ func runExport(cmd *cobra.Command, a *app, opt exportOptions, id, file string) e
 		}
 		err := writeNew(file, opt.force, write)
 		p.close()
-		if errors.Is(err, fs.ErrExist) {
+		if errors.Is(err, fs.ErrExist) && !opt.force {
 			return hinted{fmt.Errorf("%s: %w", file, arcstore.ErrExists), "--force replaces it"}
 		}
 		if err != nil {
@@ -108,13 +108,22 @@ func runExport(cmd *cobra.Command, a *app, opt exportOptions, id, file string) e
 	})
 }
 
-// writeNew writes a file that appears under its name when it is complete. Without force, the name must be free.
+// writeNew writes a file that appears under its name when it is complete. Without force, the name must be
+// free; with it, a regular file is replaced, and nothing else, such as a device.
 func writeNew(name string, force bool, write func(io.Writer) error) (err error) {
-	if _, err := os.Lstat(name); err == nil && !force {
+	switch info, err := os.Lstat(name); {
+	case err == nil && !info.Mode().IsRegular():
+		return hinted{fmt.Errorf("%s is no regular file, and only those are replaced", name), "- writes to stdout"}
+	case err == nil && !force:
 		return &fs.PathError{Op: "write", Path: name, Err: fs.ErrExist}
 	}
 	partial := name + ".partial"
-	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if info, err := os.Lstat(partial); err == nil && info.Mode().IsRegular() {
+		if err := os.Remove(partial); err != nil { // of one that was killed
+			return err
+		}
+	}
+	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

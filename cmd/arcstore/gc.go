@@ -56,11 +56,15 @@ func printGC(w io.Writer, r *arcstore.GCReport) {
 		f.add("  damaged", "%s; verify --data tells more", count(r.SnapshotsDamaged))
 	}
 	f.add("live chunks", "%s", count(r.ChunksLive))
-	freed := "freed"
+	freed, grew := "freed", "grew by" // what lies scattered may need more room when it is laid together
 	if r.DryRun {
-		freed = "would free"
+		freed, grew = "would free", "would grow by"
 	}
-	f.add(freed, "%s", size(r.BytesFreed))
+	if r.BytesFreed >= 0 {
+		f.add(freed, "%s", size(r.BytesFreed))
+	} else {
+		f.add(grew, "%s", size(-r.BytesFreed))
+	}
 	f.add("packs", "%s deleted, %s written anew (%s moved, %s)", count(r.PacksDeleted), count(r.PacksWritten),
 		plural(r.ChunksMoved, "chunk", "chunks"), size(r.BytesRewritten))
 	if r.NoRoom {

@@ -1,4 +1,4 @@
-// Command arcstore keeps snapshots of the memory of virtual machines. Run it
+// Command arcstore keeps snapshots of virtual machines and containers. Run it
 // without arguments for its commands.
 package main
 

@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"hold":       scriptHold,
 			"cloneentry": scriptCloneEntry,
 			"sparse":     scriptSparse,
+			"mkimages":   scriptMakeImages,
 			"damage":     scriptDamage,
 		},
 	})

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -59,7 +60,11 @@ func writeRandom(t *testing.T, name string, n int) {
 
 // TestInterruptedWait: a signal ends a command that waits for the store.
 func TestInterruptedWait(t *testing.T) {
-	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signals = append(signals, syscall.SIGHUP)
+	}
+	for _, sig := range signals {
 		dir := filepath.Join(t.TempDir(), "store")
 		t.Setenv(storeVariable, dir)
 		mustRun(t, "init")

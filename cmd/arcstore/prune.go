@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/arcboxlabs/arcstore"
 )
@@ -63,8 +65,31 @@ func (opt *pruneOptions) flags(cmd *cobra.Command) {
 	f.BoolVar(&opt.dryRun, "dry-run", false, "only say what would go, and why the others stay")
 }
 
+// check is the retention's Validate, in words of the command line.
+func (opt *pruneOptions) check(cmd *cobra.Command) error {
+	var rules []string
+	var negative error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !strings.HasPrefix(f.Name, "keep-") {
+			return
+		}
+		rules = append(rules, "--"+f.Name)
+		if n, err := strconv.Atoi(f.Value.String()); err == nil && n < 0 {
+			negative = usagef("--%s %d is negative", f.Name, n)
+		}
+	})
+	if negative != nil {
+		return negative
+	}
+	k := opt.keep
+	if k.KeepLast|k.KeepHourly|k.KeepDaily|k.KeepWeekly|k.KeepMonthly|k.KeepYearly == 0 && len(k.KeepLabels) == 0 {
+		return usagef("prune would keep nothing: say what to keep with one or more of %s", strings.Join(rules, ", "))
+	}
+	return k.Validate()
+}
+
 func runPrune(cmd *cobra.Command, a *app, opt pruneOptions, target string) error {
-	if err := opt.keep.Validate(); err != nil {
+	if err := opt.check(cmd); err != nil {
 		return err
 	}
 	if opt.dryRun {

@@ -33,7 +33,11 @@ restore, and a file appears under its name only when all of it is right. With
 code is 4 then.
 
 The snapshot of a container comes back to life with --run: the processes, with the IDs that they
-had, or with --runc, as a container of runc's from a bundle. That needs root and CRIU.
+had, or with --runc, as a container of runc's from a bundle; show tells which. That needs root
+and CRIU, the files that the processes had open as they were, their ports and, with --run, their
+process IDs free, and room for all of their memory in $TMPDIR, where CRIU's images are meanwhile.
+
+What fails or is interrupted takes back what it made; files that it replaced stay replaced.
 
 It needs no lock: it works beside a process that uses the store.`,
 		Example: `  arcstore restore 7f3a09c1 --output /tmp/web-1
@@ -46,6 +50,9 @@ It needs no lock: it works beside a process that uses the store.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf(cmd, "output", "run", "runc"); err != nil {
 				return err
+			}
+			if cmd.Flags().Changed("runc") && opt.process.Runc == "" {
+				return usagef("--runc is empty: it takes an ID for the container")
 			}
 			if opt.run || opt.process.Runc != "" {
 				return runProcesses(cmd, a, opt, args[0])
@@ -64,7 +71,7 @@ It needs no lock: it works beside a process that uses the store.`,
 	f.StringVar(&opt.process.Bundle, "bundle", "", "that container's bundle `DIR`")
 	f.StringVar(&opt.process.RuncRoot, "runc-root", "", "runc's --root `DIR`")
 	f.StringVar(&opt.process.PIDFile, "pid-file", "", "`FILE` for the ID of the first process")
-	f.StringVar(&opt.process.Cgroup, "cgroup", "", "cgroup `PATH` for the processes, made if need be")
+	f.StringVar(&opt.process.Cgroup, "cgroup", "", "cgroup for the processes, as a `PATH` below the cgroup mounts; made if need be")
 	for _, name := range []string{"bundle", "runc-root"} {
 		must(cmd.MarkFlagDirname(name))
 	}
@@ -81,6 +88,12 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 	switch {
 	case opt.output == "":
 		return usagef("--output is empty: it takes a DIR, or - for stdout")
+	case opt.process.PIDFile != "":
+		return usagef("--pid-file is for --run and --runc")
+	case opt.process.Cgroup != "":
+		return usagef("--cgroup is for --run")
+	case opt.process.Bundle != "" || opt.process.RuncRoot != "":
+		return usagef("--bundle and --runc-root are for --runc")
 	case toStdout && opt.stream == "":
 		return usagef("one stream alone can go to stdout: name it with --stream")
 	case toStdout && a.json:
@@ -147,8 +160,15 @@ func runProcesses(cmd *cobra.Command, a *app, opt restoreOptions, id string) err
 		opt.process.Progress = p.report()
 		report, err := m.Run(cmd.Context(), id, &opt.process)
 		p.close()
-		if err != nil {
-			return damagedRestore(err, opt)
+		switch {
+		case arcstore.IsCorrupt(err):
+			return hinted{err, "no process was started; --output DIR --allow-damaged restores the images as far as they can be had"}
+		case errors.Is(err, arcstore.ErrOtherKind) && opt.run:
+			return hinted{err, "use --runc NEWID --bundle DIR"}
+		case errors.Is(err, arcstore.ErrOtherKind):
+			return hinted{err, "use --run"}
+		case err != nil:
+			return err
 		}
 		return a.result(report, func(w io.Writer) {
 			f := facts{}

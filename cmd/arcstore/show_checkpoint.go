@@ -20,6 +20,14 @@ func printCheckpoint(w io.Writer, c *arcstore.Checkpoint) {
 		f.add("image", "%s", c.Image)
 	}
 	f.add("CRIU", "%s", orNone(c.CRIU))
+	switch {
+	case c.OfRuntime():
+		f.add("comes back", "with restore --runc NEWID --bundle DIR")
+	case c.OwnPIDs():
+		f.add("comes back", "with restore --run, or of a container with restore --runc NEWID --bundle DIR")
+	default:
+		f.add("comes back", "with restore --run")
+	}
 	f.print(w)
 	if len(c.Processes) > 0 {
 		fmt.Fprintln(w)

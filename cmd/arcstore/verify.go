@@ -58,6 +58,11 @@ there has it; the store is locked meanwhile.`,
 }
 
 func runVerify(ctx context.Context, a *app, data percentFlag, ids []string) error {
+	for _, id := range ids {
+		if strings.HasSuffix(id, "%") {
+			return usagef("%q is no ID: a part of the data is given as --data=%s", id, id)
+		}
+	}
 	return a.read(ctx, func(m *arcstore.Manager) error {
 		p := a.progress()
 		defer p.close()
