@@ -61,8 +61,9 @@ type creation struct {
 	writer      *store.Writer
 	builder     *manifest.Builder
 	start       time.Time
-	healed      bool // chunks that were damaged
-	done        bool // the snapshot is durable
+	healed      bool          // chunks that were damaged
+	done        bool          // the snapshot is durable
+	copied      manifest.Cost // what copying the memory of a running guest cost
 }
 
 // options are the choices of its capture.
@@ -112,7 +113,7 @@ func (m *Manager) create(ctx context.Context, target string, kind manifest.Targe
 	if opts.id != "" {
 		c.entry.ID, c.entry.Created = opts.id, opts.created.UTC()
 	}
-	if err := c.begin(ctx, opts.Parent); err != nil {
+	if err := c.begin(ctx, opts.Parent, opts.preCopied); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -145,10 +146,10 @@ func wrapCreate(err error) error {
 
 // begin resolves the parent and registers the creation, so that no garbage
 // collection takes away what it builds on.
-func (c *creation) begin(ctx context.Context, parent string) error {
+func (c *creation) begin(ctx context.Context, parent string, copied *preCopied) error {
 	m := c.m
 	m.mu.Lock()
-	err := c.register(ctx, parent)
+	err := c.register(ctx, parent, copied)
 	m.mu.Unlock()
 	if err != nil {
 		return err
@@ -181,7 +182,7 @@ func (c *creation) begin(ctx context.Context, parent string) error {
 }
 
 // register resolves the parent and makes it a root; the caller holds m.mu.
-func (c *creation) register(ctx context.Context, parent string) error {
+func (c *creation) register(ctx context.Context, parent string, copied *preCopied) error {
 	m := c.m
 	entries, err := m.list(ctx)
 	if err != nil {
@@ -192,6 +193,10 @@ func (c *creation) register(ctx context.Context, parent string) error {
 			return fmt.Errorf("arcstore: %w: the target %s has snapshots of a %s, such as %s, and this is one of a %s: choose another name",
 				ErrInvalid, e.TargetID, e.TargetType, e.ID, c.entry.TargetType)
 		}
+	}
+	if copied != nil {
+		c.parent, c.copied = copied.asParent(), copied.cost
+		parent = ParentNone // it was resolved before
 	}
 	switch parent {
 	case ParentNone:
@@ -256,8 +261,9 @@ func (c *creation) commit(ctx context.Context, stats capture.Stats) error {
 	e.Manifest = b.digest
 	e.Size = stats.Size
 	e.Packs = packNames(written.Packs, c.parent)
-	e.Cost = manifest.Cost{BytesScanned: stats.Scanned, BytesNew: written.Bytes, BytesStored: written.Stored,
-		ChunksNew: written.Chunks, Duration: time.Since(c.start)}
+	e.Cost = manifest.Cost{BytesScanned: stats.Scanned + c.copied.BytesScanned, BytesNew: written.Bytes + c.copied.BytesNew,
+		BytesStored: written.Stored + c.copied.BytesStored, ChunksNew: written.Chunks + c.copied.ChunksNew,
+		Duration: time.Since(c.start) + c.copied.Duration, Pause: e.Cost.Pause}
 	err = c.m.catalogue.Put(ctx, e, true)
 	c.done = err == nil
 	return err

@@ -57,6 +57,8 @@ type CreateOptions struct {
 
 	id      string // of one that is imported; "" for a new one
 	created time.Time
+
+	preCopied *preCopied
 }
 
 // Progress says how far an operation has come.

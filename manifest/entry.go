@@ -60,6 +60,8 @@ type Cost struct {
 	BytesStored  int64         `json:"bytes_stored"`  // of the packs written
 	ChunksNew    int64         `json:"chunks_new"`
 	Duration     time.Duration `json:"duration_ns"`
+	// Pause is for how long the guest was paused; 0 where arcstore did not pause it.
+	Pause time.Duration `json:"pause_ns,omitempty"`
 }
 
 // NewID returns a new snapshot ID: 32 random hexadecimal digits.

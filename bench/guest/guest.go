@@ -43,6 +43,9 @@ type Options struct {
 	// Files are files of this machine that a new guest finds in its root, by their paths in the guest. They are executable.
 	Files map[string]string
 
+	// QMPSocket is where QEMU listens for a second QMP session, beside that of the Guest; empty: nowhere.
+	QMPSocket string
+
 	// ConsoleLog gets all that the guest prints, from another goroutine, until Close returns. nil: none. Its errors are ignored.
 	ConsoleLog io.Writer
 }

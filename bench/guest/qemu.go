@@ -44,6 +44,9 @@ func qemuArguments(image Image, opts *Options) []string {
 		// kernel's test of it when the host is busy.
 		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 no_timer_check arcstore.seed=%d", opts.Seed),
 	}
+	if opts.QMPSocket != "" {
+		args = append(args, "-chardev", "socket,id=second,server=on,wait=off,path="+strings.ReplaceAll(opts.QMPSocket, ",", ",,"), "-mon", "chardev=second,mode=control")
+	}
 	if opts.Incoming != "" {
 		args = append(args, "-S", "-incoming", "defer")
 	}

@@ -1,0 +1,55 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/arcboxlabs/arcstore/chunker"
+	"github.com/arcboxlabs/arcstore/manifest"
+)
+
+// Guest is a running VM, as the driver of its VMM gives it. One goroutine uses it.
+type Guest interface {
+	// Memory is the guest's memory. It may be read while the guest runs, and then changes meanwhile.
+	Memory() chunker.Source
+	// Pause stops the guest: its memory changes no more. One that is not running stays as it is.
+	Pause(ctx context.Context) error
+	// Changed returns a bitmap of the pages that the paused guest may have written to since the snapshot that parent is
+	// was taken; nil where that is not known.
+	Changed(ctx context.Context, parent *manifest.Table) (chunker.Bitmap, error)
+	// State returns what the paused guest consists of besides its memory. It may use files in dir, which is empty.
+	State(ctx context.Context, dir string) (*VM, error)
+	// Resume lets a guest run that Pause has stopped. It may be called at any time, any number of times.
+	Resume(ctx context.Context) error
+}
+
+// resumeTimeout is how long a guest may take to be resumed when the operation that paused it was cancelled.
+const resumeTimeout = 30 * time.Second
+
+// CaptureGuest pauses a guest, captures it, and resumes it once all of it was read, whatever goes wrong. It returns for how
+// long the guest was paused.
+func CaptureGuest(ctx context.Context, g Guest, dir string, sink Sink, b *manifest.Builder, opts Options) (stats Stats, paused time.Duration, err error) {
+	start := time.Now()
+	defer func() {
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeTimeout)
+		defer cancel()
+		err = errors.Join(err, g.Resume(rctx))
+		paused = time.Since(start)
+	}()
+	if err := g.Pause(ctx); err != nil {
+		return stats, 0, err
+	}
+	vm, err := g.State(ctx, dir)
+	if err != nil {
+		return stats, 0, err
+	}
+	vm.Memory = g.Memory()
+	if opts.Parent != nil && opts.Dirty == nil {
+		if opts.Dirty, err = g.Changed(ctx, opts.Parent); err != nil {
+			return stats, 0, err
+		}
+	}
+	stats, err = CaptureVM(ctx, vm, sink, b, opts)
+	return stats, 0, err
+}
