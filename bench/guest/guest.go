@@ -188,6 +188,12 @@ func (g *Guest) pauseOnce(ctx context.Context) error {
 	return g.console.waitLine(ctx)
 }
 
+// Running reports whether the guest's processor runs, whoever paused it.
+func (g *Guest) Running(ctx context.Context) (bool, error) {
+	running, _, err := g.qmp.Running(ctx)
+	return running, err
+}
+
 // Resume lets a paused or restored guest run on. To resume a running guest does nothing.
 func (g *Guest) Resume(ctx context.Context) error {
 	g.mu.Lock()

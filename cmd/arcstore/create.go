@@ -37,6 +37,8 @@ type createVMOptions struct {
 	cleanSample int
 	state       []string
 	machine     string
+	qemu        string
+	preCopy     bool
 	about       aboutOptions
 }
 
@@ -72,7 +74,7 @@ func (opt *aboutOptions) options() (*arcstore.CreateOptions, error) {
 func newCreateVMCommand(a *app) *cobra.Command {
 	var opt createVMOptions
 	cmd := &cobra.Command{
-		Use:   "vm TARGET --memory FILE",
+		Use:   "vm TARGET --memory FILE | --qemu SOCKET",
 		Short: "Take a snapshot of a virtual machine",
 		Long: `Create vm takes a snapshot of TARGET, a free name for the virtual machine, from
 the file that holds its memory, which must not change meanwhile. Other files that
@@ -82,10 +84,17 @@ Only what differs from the parent is stored: by default the target's newest
 snapshot. With --dirty, the pages that the bitmap calls clean are not even read: one
 bit for each 4 KiB page, lowest bit of the first byte first, as KVM's dirty log
 gives it. A bitmap is right only against the snapshot that it was started from,
-so --parent must name that one.`,
+so --parent must name that one.
+
+With --qemu, a guest is snapshotted while it runs: QEMU is asked over its QMP socket to
+pause it, its memory is read in place, and it goes on as soon as that is done, even if this
+process is killed. Its memory must be a file shared with QEMU (-object
+memory-backend-file,share=on). The rest of its state becomes the stream ` + capture.QEMUState + `.
+--pre-copy reads the memory once before the pause, which is shorter then.`,
 		Example: `  arcstore create vm web-1 --memory /run/vm/web-1.ram --state vmstate=/run/vm/web-1.state
   arcstore create vm web-1 --memory /run/vm/web-1.ram --name nightly --label pin=yes
-  arcstore create vm web-1 --memory /run/vm/web-1.ram --dirty /run/vm/web-1.dirty --parent 7f3a09c1`,
+  arcstore create vm web-1 --memory /run/vm/web-1.ram --dirty /run/vm/web-1.dirty --parent 7f3a09c1
+  arcstore create vm web-1 --qemu /run/vm/web-1.qmp --pre-copy`,
 		Args:              takes(1, 1, "the TARGET"),
 		ValidArgsFunction: atMost(1, a.completeTargets),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -93,19 +102,32 @@ so --parent must name that one.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opt.memory, "memory", "", "`FILE` or block device that holds the memory (required)")
+	f.StringVar(&opt.memory, "memory", "", "`FILE` or block device that holds the memory")
 	f.StringVar(&opt.dirty, "dirty", "", "`FILE` with the bitmap of the pages that may differ from --parent")
 	f.IntVar(&opt.cleanSample, "clean-sample", capture.DefaultCleanSample, "check one in `N` pages that the bitmap calls clean; -1 for none")
 	f.StringArrayVar(&opt.state, "state", nil, "further stream, as `NAME=FILE`; may be repeated")
 	f.StringVar(&opt.machine, "machine", "", "`FILE` with the machine's regions, vCPUs and devices as JSON")
+	f.StringVar(&opt.qemu, "qemu", "", "QMP `SOCKET` of a running QEMU guest")
+	f.BoolVar(&opt.preCopy, "pre-copy", false, "read the memory before the guest is paused, too")
 	must(cmd.RegisterFlagCompletionFunc("clean-sample", cobra.NoFileCompletions))
 	opt.about.addTo(a, cmd)
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInUse, exitInterrupted)
 }
 
 func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string) error {
-	if opt.memory == "" {
-		return usagef("create vm needs --memory FILE")
+	if err := oneOf(cmd, "memory", "qemu"); err != nil {
+		return err
+	}
+	if opt.qemu != "" {
+		for _, name := range []string{"dirty", "clean-sample", "state", "machine"} {
+			if cmd.Flags().Changed(name) {
+				return usagef("--%s goes with --memory, not with --qemu", name)
+			}
+		}
+		return runCreateQEMU(cmd, a, opt, target)
+	}
+	if opt.preCopy {
+		return usagef("--pre-copy goes with --qemu")
 	}
 	create, err := opt.about.options()
 	if err != nil {
@@ -130,6 +152,38 @@ func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string)
 	}
 	return a.write(cmd, func(m *arcstore.Manager) error {
 		s, err := m.CreateVM(cmd.Context(), target, vm, create)
+		p.close()
+		if err != nil {
+			return err
+		}
+		return a.printCreated(s)
+	})
+}
+
+// runCreateQEMU snapshots a guest that runs.
+func runCreateQEMU(cmd *cobra.Command, a *app, opt createVMOptions, target string) (err error) {
+	ctx := cmd.Context()
+	create, err := opt.about.options()
+	if err != nil {
+		return err
+	}
+	return a.write(cmd, func(m *arcstore.Manager) (err error) {
+		q, err := capture.OpenQEMU(ctx, opt.qemu)
+		if err != nil {
+			return err
+		}
+		done, err := guardGuest(opt.qemu)
+		if err != nil {
+			return errors.Join(err, q.Close())
+		}
+		defer func() {
+			err = errors.Join(err, q.Close())
+			done()
+		}()
+		p := a.progress()
+		defer p.close()
+		create.Progress = p.report()
+		s, err := m.CreateFromGuest(ctx, target, q, &arcstore.GuestOptions{CreateOptions: *create, PreCopy: opt.preCopy})
 		p.close()
 		if err != nil {
 			return err

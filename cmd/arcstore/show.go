@@ -128,6 +128,9 @@ func addCost(f *facts, s *arcstore.Snapshot) {
 	f.add("scanned", "%s", size(s.Cost.BytesScanned))
 	f.add("new", "%s (%s)", size(s.Cost.BytesNew), plural(s.Cost.ChunksNew, "chunk", "chunks"))
 	f.add("stored", "%s", size(s.Cost.BytesStored))
+	if s.Cost.Pause > 0 {
+		f.add("paused", "%s", took(s.Cost.Pause))
+	}
 	f.add("took", "%s", took(s.Cost.Duration))
 }
 

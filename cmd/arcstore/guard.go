@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcboxlabs/arcstore/capture"
+)
+
+// guardTimeout is how long a guard tries to resume a guest.
+const guardTimeout = time.Minute
+
+// newResumeGuestCommand is the guard: a process that outlives the one that paused a guest, and then resumes the guest.
+func newResumeGuestCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "resume-guest SOCKET",
+		Short:             "Resume a QEMU guest when stdin ends",
+		Example:           "  arcstore resume-guest /run/vm/web-1.qmp </dev/null",
+		Hidden:            true,
+		Args:              takes(1, 1, "a SOCKET"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if b, _ := io.ReadAll(a.stdin); len(b) > 0 {
+				return nil // all is well
+			}
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), guardTimeout)
+			defer cancel()
+			for {
+				err := capture.ResumeQEMU(ctx, args[0])
+				if err == nil || ctx.Err() != nil {
+					return err
+				}
+				time.Sleep(100 * time.Millisecond) // QEMU has not noticed yet that the other one is gone
+			}
+		},
+	}
+	return exits(cmd, exitFailed)
+}
+
+// guardGuest starts a process that resumes a guest if this one dies. done ends it.
+func guardGuest(socket string) (done func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("guard of the guest: %w", err)
+	}
+	guard := exec.Command(self, "resume-guest", socket)
+	apart(guard)
+	in, err := guard.StdinPipe()
+	if err == nil {
+		err = guard.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("guard of the guest: %w", err)
+	}
+	return func() {
+		io.WriteString(in, "done")
+		in.Close()
+		guard.Wait()
+	}, nil
+}
