@@ -24,24 +24,29 @@ type exportOptions struct {
 
 // What export can write.
 var (
-	exportFormats  = []string{"podman"}
+	exportFormats  = []string{"podman", "arcbox"}
 	exportCompress = []string{"none", "gzip", "zstd"}
 )
 
 func newExportCommand(a *app) *cobra.Command {
 	var opt exportOptions
 	cmd := &cobra.Command{
-		Use:   "export ID --format podman FILE|-",
+		Use:   "export ID --format podman|arcbox FILE|DIR|-",
 		Short: "Write a snapshot in the form of another tool",
 		Long: `Export writes a snapshot to FILE, or to stdout, in a form that another tool takes.
 
 podman: a container's checkpoint as an archive for podman container restore
 --import and for checkpointctl. What was taken of an archive is, byte for byte,
 that archive again, but for its compression; what was not lacks the file system
-and the settings of a container, which arcstore does not capture.`,
+and the settings of a container, which arcstore does not capture.
+
+arcbox: a directory below DIR, named after the snapshot's ID, as arcbox-snapshot makes them.
+Memory is a sparse file. What was imported from one comes out as it was; of a VM that was not,
+it has the memory, and the other state in files beside that arcbox-snapshot does not read.`,
 		Example: `  arcstore export web-1@latest --format podman /tmp/web-1.tar
   arcstore export web-1@latest --format podman --compress zstd /tmp/web-1.tar.zst
-  arcstore export web-1@latest --format podman - | tar tv`,
+  arcstore export web-1@latest --format podman - | tar tv
+  arcstore export web-1@latest --format arcbox /var/lib/arcbox/snapshots`,
 		Args: takes(2, 2, "an ID and a FILE"),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			if len(args) == 0 {
@@ -70,6 +75,13 @@ func runExport(cmd *cobra.Command, a *app, opt exportOptions, id, file string) e
 		return usagef("there is no format %q: give one of %s", opt.format, strings.Join(exportFormats, ", "))
 	case !slices.Contains(exportCompress, opt.compress):
 		return usagef("there is no compression %q: give one of %s", opt.compress, strings.Join(exportCompress, ", "))
+	case opt.format == "arcbox":
+		for _, name := range []string{"compress", "force"} {
+			if cmd.Flags().Changed(name) {
+				return usagef("--%s is for archives", name)
+			}
+		}
+		return runExportArcbox(cmd, a, id, file)
 	case file == "-" && a.json:
 		return usagef("stdout cannot take both the archive and --json")
 	}
@@ -101,6 +113,29 @@ func runExport(cmd *cobra.Command, a *app, opt exportOptions, id, file string) e
 			f.add("exported", "%s", report.Snapshot)
 			f.add("to", "%s", file)
 			f.add("streams", "%s", count(report.Streams))
+			f.add("size", "%s", size(report.Bytes))
+			f.add("took", "%s", took(report.Duration))
+			f.print(w)
+		})
+	})
+}
+
+func runExportArcbox(cmd *cobra.Command, a *app, id, dir string) error {
+	return a.read(cmd.Context(), func(m *arcstore.Manager) error {
+		p := a.progress()
+		defer p.close()
+		report, err := m.ExportArcbox(cmd.Context(), id, dir, &arcstore.RestoreOptions{Progress: p.report()})
+		p.close()
+		if err != nil {
+			return err
+		}
+		if report.Foreign {
+			a.note("arcbox-snapshot finds the memory there, and no state of vCPUs and devices")
+		}
+		return a.result(report, func(w io.Writer) {
+			f := facts{}
+			f.add("exported", "%s", report.Snapshot)
+			f.add("to", "%s", report.Dir)
 			f.add("size", "%s", size(report.Bytes))
 			f.add("took", "%s", took(report.Duration))
 			f.print(w)
