@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 
 	"github.com/minio/minio-go/v7"
@@ -75,7 +76,7 @@ func unreachable(err error) bool {
 }
 
 // explain says what is wrong, and what to do about it where that is known.
-func (b *S3) explain(key string, err error) error {
+func (b *S3) explain(err error) error {
 	r := minio.ToErrorResponse(err)
 	wrap := func(kind error, what string) error {
 		return fmt.Errorf("%s: %w: %s", b.Location, kind, what)
@@ -86,6 +87,9 @@ func (b *S3) explain(key string, err error) error {
 	case r.StatusCode == http.StatusNotImplemented:
 		return wrap(errors.ErrUnsupported, "the server does not know how to: "+r.Message)
 	}
+	if why := strings.ToLower(r.Message); strings.Contains(why, "object lock") || strings.Contains(why, "worm protected") {
+		return wrap(ErrRetained, "it can be deleted when its retention is over")
+	}
 	switch r.Code {
 	case minio.NoSuchKey, "NotFound":
 		return ErrNoObject
@@ -95,12 +99,12 @@ func (b *S3) explain(key string, err error) error {
 		return ErrObjectExists
 	case minio.NoSuchBucket:
 		return wrap(ErrNoBucket, "make it first, or look for a typing error")
-	case "InvalidAccessKeyId":
+	case "InvalidAccessKeyId", "XAdminUserNotFound":
 		return wrap(ErrDenied, "the server does not know the access key")
 	case "SignatureDoesNotMatch":
 		return wrap(ErrDenied, "the secret key is not the one of the access key")
-	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken":
-		return wrap(ErrDenied, "the session token has expired: get new credentials")
+	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidTokenId":
+		return wrap(ErrDenied, "the session token has expired, or is another one's: get new credentials")
 	case "RequestTimeTooSkewed":
 		return wrap(ErrDenied, "the clocks of this machine and of the server are too far apart: set the one that is off")
 	case "AuthorizationHeaderMalformed", "InvalidRegion":
@@ -108,7 +112,7 @@ func (b *S3) explain(key string, err error) error {
 	case "AccessDenied", "AllAccessDisabled", "Forbidden":
 		return wrap(ErrDenied, "the credentials do not allow it ("+r.Message+")")
 	case "ObjectLocked", "InvalidRetentionPeriod", "WORMProtected":
-		return wrap(ErrRetained, key+" can be deleted when its retention is over")
+		return wrap(ErrRetained, "it can be deleted when its retention is over")
 	case storageFull, "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "EntityTooLarge":
 		return wrap(ErrFull, "free some space there, and run the same again")
 	}

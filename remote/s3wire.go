@@ -26,6 +26,7 @@ type wire struct {
 	up, down           *rate.Limiter // nil for no limit
 	sent, retries      atomic.Int64
 	bytesUp, bytesDown atomic.Int64
+	answered           atomic.Bool // a server was there, at least once
 }
 
 func newWire(opts *S3Options) *wire {
@@ -76,6 +77,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel()
 		return nil, err
 	}
+	w.answered.Store(true)
 	stall := time.AfterFunc(stallTimeout, cancel)
 	answer.Body = &metered{ReadCloser: answer.Body, ctx: ctx, limit: w.down, count: &w.bytesDown, stall: stall, done: cancel}
 	return answer, nil
