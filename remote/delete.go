@@ -56,7 +56,7 @@ func (r *Remote) deletable(ctx context.Context, id string) (keys []string, until
 	}
 	kept, err := r.retained(ctx, keys)
 	for _, t := range kept {
-		if until == nil || t.After(*until) {
+		if until == nil || t.IsZero() || t.After(*until) && !until.IsZero() {
 			until = &t
 		}
 	}

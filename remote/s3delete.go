@@ -139,7 +139,7 @@ func (b *S3) Retained(ctx context.Context, keys ...string) (map[string]time.Time
 				if err != nil {
 					return err
 				}
-				if last, ok := kept[key]; held && (!ok || until.After(last)) {
+				if last, ok := kept[key]; held && (!ok || until.IsZero() || until.After(last) && !last.IsZero()) {
 					kept[key] = until
 				}
 			}
@@ -155,19 +155,16 @@ func (b *S3) Retained(ctx context.Context, keys ...string) (map[string]time.Time
 // retention returns until when a version cannot be deleted; the zero time where it is held until somebody lets it go. Who may
 // not know is told that it can be: the server says so if not.
 func (b *S3) retention(ctx context.Context, o minio.ObjectInfo) (until time.Time, held bool, err error) {
-	unknown := func(err error) error {
+	info, err := b.client.StatObject(ctx, b.Bucket, o.Key, minio.StatObjectOptions{VersionID: o.VersionID})
+	if err != nil {
 		if r := minio.ToErrorResponse(err); r.StatusCode >= 400 && r.StatusCode < 500 && !mayPass(err) {
-			return nil
+			err = nil
 		}
-		return err
-	}
-	_, t, err := b.client.GetObjectRetention(ctx, b.Bucket, o.Key, o.VersionID)
-	if err == nil && t != nil && t.After(time.Now()) {
-		return *t, true, nil
-	}
-	if err = unknown(err); err != nil {
 		return until, false, err
 	}
-	hold, err := b.client.GetObjectLegalHold(ctx, b.Bucket, o.Key, minio.GetObjectLegalHoldOptions{VersionID: o.VersionID})
-	return until, err == nil && hold != nil && *hold == minio.LegalHoldEnabled, unknown(err)
+	if info.Metadata.Get("X-Amz-Object-Lock-Legal-Hold") == string(minio.LegalHoldEnabled) {
+		return until, true, nil
+	}
+	t, err := time.Parse(time.RFC3339, info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+	return t, err == nil && t.After(time.Now()), nil
 }

@@ -76,6 +76,19 @@ func objects(c *minio.Client, bucket, prefix string, versions bool) (keys []stri
 	return keys, nil
 }
 
+// eachVersion calls do with all versions of objects.
+func eachVersion(c *minio.Client, bucket, prefix string, do func(minio.ObjectInfo) error) error {
+	for o := range c.ListObjects(context.Background(), bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true, WithVersions: true}) {
+		if o.Err == nil {
+			o.Err = do(o)
+		}
+		if o.Err != nil {
+			return o.Err
+		}
+	}
+	return nil
+}
+
 // TestBucketScripts runs the scripts in testdata/bucket against each server that there is.
 func TestBucketScripts(t *testing.T) {
 	for _, k := range s3server.Kinds {
@@ -125,7 +138,7 @@ func useServer(set func(key, value string), s *s3server.Server) {
 //	s3 bucket NAME [locked|versioned]
 //	s3 put BUCKET KEY TEXT
 //	s3 delete BUCKET KEY
-//	s3 retain BUCKET DAYS         everything that is put from now on
+//	s3 retain BUCKET PREFIX DAYS  all that is there
 //	s3 hold BUCKET PREFIX         all that is there, with a legal hold
 //	s3 release BUCKET PREFIX      these
 //	s3 count BUCKET PREFIX N      there are so many objects; with versions as a last argument, versions
@@ -179,22 +192,18 @@ func (s *scriptState) do(ts *testscript.TestScript, neg bool, verb string, args 
 	case "delete":
 		return c.RemoveObject(ctx, arg(0), arg(1), minio.RemoveObjectOptions{})
 	case "retain":
-		mode, days, unit := minio.Governance, uint(scriptInt(ts, arg(1))), minio.Days
-		return c.SetObjectLockConfig(ctx, arg(0), &mode, &days, &unit)
+		mode, until := minio.Compliance, time.Now().AddDate(0, 0, scriptInt(ts, arg(2)))
+		return eachVersion(c, arg(0), arg(1), func(o minio.ObjectInfo) error {
+			return c.PutObjectRetention(ctx, arg(0), o.Key, minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until, VersionID: o.VersionID})
+		})
 	case "hold", "release":
 		status := minio.LegalHoldEnabled
 		if verb == "release" {
 			status = minio.LegalHoldDisabled
 		}
-		for o := range c.ListObjects(ctx, arg(0), minio.ListObjectsOptions{Prefix: arg(1), Recursive: true, WithVersions: true}) {
-			if o.Err == nil {
-				o.Err = c.PutObjectLegalHold(ctx, arg(0), o.Key, minio.PutObjectLegalHoldOptions{VersionID: o.VersionID, Status: &status})
-			}
-			if o.Err != nil {
-				return o.Err
-			}
-		}
-		return nil
+		return eachVersion(c, arg(0), arg(1), func(o minio.ObjectInfo) error {
+			return c.PutObjectLegalHold(ctx, arg(0), o.Key, minio.PutObjectLegalHoldOptions{VersionID: o.VersionID, Status: &status})
+		})
 	case "count":
 		keys, err := objects(c, arg(0), arg(1), len(args) > 3)
 		if err == nil && (len(keys) == scriptInt(ts, arg(2))) == neg {
