@@ -150,7 +150,7 @@ func (b *S3) Read(ctx context.Context, key string, limit int64) ([]byte, error) 
 		}
 		p := make([]byte, info.Size)
 		if _, err := io.ReadFull(r, p); err != nil {
-			return broken{err}
+			return err
 		}
 		object = p
 		return nil
@@ -174,13 +174,13 @@ func (b *S3) ReadAt(ctx context.Context, key string, p []byte, off int64) error 
 		}
 		defer r.Close()
 		if info.Size < int64(len(p)) {
-			return io.ErrUnexpectedEOF
+			return errTooShort
 		}
 		// Where it breaks off, the next try goes on.
 		n, err := io.ReadFull(r, p)
 		p, off = p[n:], off+int64(n)
 		if err != nil {
-			return broken{err}
+			return err
 		}
 		return nil
 	})

@@ -29,10 +29,9 @@ var (
 	ErrRetained = errors.New("the bucket's object lock keeps it")
 )
 
-// broken is the error of an answer that broke off.
-type broken struct{ error }
-
-func (b broken) Unwrap() error { return b.error }
+// errTooShort is the error of reading past the end of an object. Callers see io.ErrUnexpectedEOF, which is also what answers
+// that broke off are read with: these must not be taken for it.
+var errTooShort = errors.New("the object is too short")
 
 // storageFull is the code of a MinIO whose disks are full.
 const storageFull = "XMinioStorageFull"
@@ -48,11 +47,8 @@ var passing = map[string]bool{
 // mayPass reports whether a request that failed with err is worth another try.
 func mayPass(err error) bool {
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge):
-		return false
-	case errors.As(err, new(broken)):
-		return true
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge),
+		errors.Is(err, errTooShort):
 		return false
 	}
 	if r := minio.ToErrorResponse(err); r.Code != "" && r.StatusCode != 0 {
@@ -82,8 +78,10 @@ func (b *S3) explain(err error) error {
 		return fmt.Errorf("%s: %w: %s", b.Location, kind, what)
 	}
 	switch {
-	case errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge), errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, new(broken)):
+	case errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge):
 		return err
+	case errors.Is(err, errTooShort):
+		return io.ErrUnexpectedEOF
 	case r.StatusCode == http.StatusNotImplemented:
 		return wrap(errors.ErrUnsupported, "the server does not know how to: "+r.Message)
 	}
@@ -94,7 +92,7 @@ func (b *S3) explain(err error) error {
 	case minio.NoSuchKey, "NotFound":
 		return ErrNoObject
 	case "InvalidRange":
-		return io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF // past the end
 	case minio.PreconditionFailed, "ConditionalRequestConflict":
 		return ErrObjectExists
 	case minio.NoSuchBucket:
@@ -119,6 +117,10 @@ func (b *S3) explain(err error) error {
 	switch {
 	case r.Code != "" && r.StatusCode != 0:
 		return fmt.Errorf("%s: the server says %s: %s", b.Location, r.Code, r.Message)
+	case errors.Is(err, errStalled):
+		return wrap(ErrUnreachable, errStalled.Error())
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return wrap(ErrUnreachable, "its answers break off")
 	case unreachable(err), errors.Is(err, syscall.ECONNREFUSED), errors.As(err, new(net.Error)):
 		return fmt.Errorf("%s: %w: %w", b.Location, ErrUnreachable, cause(err))
 	}
