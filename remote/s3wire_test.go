@@ -30,6 +30,7 @@ func oddServer(t *testing.T, answer http.HandlerFunc) *S3 {
 // TestStalled: a connection on which nothing moves is given up, and the request sent again.
 func TestStalled(t *testing.T) {
 	var tries atomic.Int64
+	over := make(chan struct{})
 	b := oddServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if tries.Add(1)%2 == 0 {
 			io.Copy(io.Discard, r.Body)
@@ -46,8 +47,9 @@ func TestStalled(t *testing.T) {
 			fmt.Fprint(w, "01234")
 			http.NewResponseController(w).Flush()
 		}
-		<-r.Context().Done()
+		<-over
 	})
+	t.Cleanup(func() { close(over) })
 	b.wire.stall = 50 * time.Millisecond
 	if got, err := b.Read(context.Background(), "key", 10); err != nil || string(got) != "0123456789" {
 		t.Errorf("read: %q, %v", got, err)

@@ -135,7 +135,7 @@ func (m *fleetModel) kept() (ids []string) {
 // that fails now and then. What a push reported done, and nobody deleted, restores bit for bit.
 func TestFleet(t *testing.T) {
 	const hosts = 4
-	rounds := 10
+	rounds := 8
 	if testing.Short() {
 		rounds = 4
 	}
