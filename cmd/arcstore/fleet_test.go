@@ -134,43 +134,38 @@ func (m *fleetModel) kept() (ids []string) {
 // TestFleet lets four processes at once, of as many stores, push, pull, prune and collect in one bucket, behind a network
 // that fails now and then. What a push reported done, and nobody deleted, restores bit for bit.
 func TestFleet(t *testing.T) {
+	t.Parallel()
 	const hosts = 4
 	rounds := 8
 	if testing.Short() {
 		rounds = 4
 	}
-	for _, k := range s3server.Kinds {
-		t.Run(k.Name, func(t *testing.T) {
-			s := startServer(t, k)
-			if err := makeBucket(s, "fleet", false, false); err != nil {
-				t.Fatal(err)
-			}
-			seed := rand.Uint64()
-			p, err := s3server.NewProxy(s, seed, s3server.Faults{SlowDown: 0.01, Internal: 0.01, Reset: 0.01, Cut: 0.01, CutUp: 0.01, Delay: 3 * time.Millisecond})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(p.Close)
-			m := &fleetModel{memory: make(map[string][]byte), pushed: make(map[string][]period), deleted: make(map[string][]period)}
-			image := fleetImage(seed, 1500)
-			var wg sync.WaitGroup
-			for i := range hosts {
-				h := newHost(t, s, p.Endpoint, "fleet")
-				wg.Go(func() {
-					r := rand.New(rand.NewPCG(seed, uint64(i)))
-					for range rounds {
-						fleetRound(h, m, r, fmt.Sprintf("vm-%d", i), image)
-					}
-				})
-			}
-			wg.Wait()
-			if t.Failed() {
-				t.Fatalf("seed %d", seed)
-			}
-			checkFleet(t, newHost(t, s, s.Endpoint, "fleet"), m)
-			t.Logf("seed %d: %d faults", seed, p.Injected.Load())
-		})
-	}
+	onServers(t, func(t *testing.T, s *s3server.Server) {
+		seed := rand.Uint64()
+		p, err := s3server.NewProxy(s, seed, s3server.Faults{SlowDown: 0.01, Internal: 0.01, Reset: 0.01, Cut: 0.01, CutUp: 0.01, Delay: 3 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		m := &fleetModel{memory: make(map[string][]byte), pushed: make(map[string][]period), deleted: make(map[string][]period)}
+		image := fleetImage(seed, 1500)
+		var wg sync.WaitGroup
+		for i := range hosts {
+			h := newHost(t, s, p.Endpoint, "bucket")
+			wg.Go(func() {
+				r := rand.New(rand.NewPCG(seed, uint64(i)))
+				for range rounds {
+					fleetRound(h, m, r, fmt.Sprintf("vm-%d", i), image)
+				}
+			})
+		}
+		wg.Wait()
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+		checkFleet(t, newHost(t, s, s.Endpoint, "bucket"), m)
+		t.Logf("seed %d: %d faults", seed, p.Injected.Load())
+	})
 }
 
 // fleetRound does something of everything.
