@@ -37,7 +37,7 @@ func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *Pull
 		return nil, err
 	}
 	start := time.Now()
-	report := &PullReport{}
+	report := &PullReport{Pulled: []string{}, Present: []string{}}
 	for _, ref := range refs {
 		e, err := r.Snapshots.getComplete(ctx, ref)
 		if err != nil {

@@ -27,6 +27,8 @@ type RemoteOptions struct {
 	Holder      string        // what other processes are told of this one
 	// UploadLimit and DownloadLimit are in bytes a second; 0 is none.
 	UploadLimit, DownloadLimit int64
+	// Patience is for how long a request is tried that fails for reasons that may pass; 0 is two minutes.
+	Patience time.Duration
 	// Secret is asked for a secret that opens the bucket, if that is encrypted and the store does not have its key.
 	Secret func() (Secret, error)
 	// Warn, unless nil, is told what should never be, such as a snapshot that needs what a gc has condemned.
@@ -126,6 +128,9 @@ func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *Push
 	if err != nil {
 		return nil, err
 	}
+	if err := r.r.Fits(ctx, m.store); err != nil {
+		return nil, wrapRemote(err)
+	}
 	if m.store.Key() == nil {
 		r.warnPlain()
 	}
@@ -135,12 +140,15 @@ func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *Push
 			opts.Progress(Progress{Phase: "push", Done: done, Total: total})
 		}
 	}})
-	report := &PushReport{Pushed: done.Pushed, Present: done.Present, Packs: done.Packs, Bytes: done.Bytes, Resumed: done.Resumed, Duration: time.Since(start)}
+	report := &PushReport{Pushed: list(done.Pushed), Present: list(done.Present), Packs: done.Packs, Bytes: done.Bytes, Resumed: done.Resumed, Duration: time.Since(start)}
 	if err == nil {
 		err = r.openSnapshots(ctx)
 	}
 	return report, wrapRemote(err)
 }
+
+// list returns a list that is an array in JSON, too.
+func list(ids []string) []string { return append([]string{}, ids...) }
 
 // plainNote is the file that says that somebody was told.
 const plainNote = "told-plain"
@@ -201,7 +209,8 @@ func (r *Remote) Delete(ctx context.Context, refs ...string) ([]*Snapshot, error
 	return entries, wrapRemote(r.r.Delete(ctx, ids...))
 }
 
-// Prune deletes from the bucket what keep does not keep, target by target, and says why each snapshot stays or goes.
+// Prune deletes from the bucket what neither keep nor the bucket's object lock keeps, target by target, and says why each
+// snapshot stays or goes.
 func (r *Remote) Prune(ctx context.Context, keep Retention, opts *PruneOptions) (*PruneReport, error) {
 	if opts == nil {
 		opts = &PruneOptions{}
@@ -220,7 +229,17 @@ func (r *Remote) Prune(ctx context.Context, keep Retention, opts *PruneOptions) 
 	}
 	report := &PruneReport{DryRun: opts.DryRun, Decisions: decisions}
 	var ids []string
-	for _, d := range decisions {
+	for i := range decisions {
+		d := &decisions[i]
+		if !d.Keep {
+			until, err := r.r.Retained(ctx, d.Snapshot.ID)
+			if err != nil {
+				return nil, wrapRemote(err)
+			}
+			if until != nil {
+				d.Keep, d.Reasons = true, []string{lockReason(*until)}
+			}
+		}
 		if d.Keep {
 			report.Kept++
 		} else {
@@ -231,7 +250,14 @@ func (r *Remote) Prune(ctx context.Context, keep Retention, opts *PruneOptions) 
 	if opts.DryRun || len(ids) == 0 {
 		return report, nil
 	}
-	return report, wrapRemote(r.r.Delete(ctx, ids...))
+	return report, wrapRemote(r.r.Drop(ctx, ids...))
+}
+
+func lockReason(until time.Time) string {
+	if until.IsZero() {
+		return "the bucket's object lock keeps it"
+	}
+	return "the bucket's object lock keeps it until " + until.Local().Format(time.DateTime)
 }
 
 // RemoteGCOptions are the choices of Remote.GC.

@@ -53,7 +53,7 @@ func (c *RemoteConfig) bucket(opts *RemoteOptions) (*remote.S3, error) {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	b, err := remote.OpenS3(at, &remote.S3Options{Endpoint: c.Endpoint, Region: c.Region, Credentials: c.Credentials,
-		UploadLimit: opts.UploadLimit, DownloadLimit: opts.DownloadLimit})
+		UploadLimit: opts.UploadLimit, DownloadLimit: opts.DownloadLimit, Patience: opts.Patience})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

@@ -62,3 +62,9 @@ type Bucket interface {
 	// Delete deletes objects for good, versions of them included. Those that do not exist are no error.
 	Delete(ctx context.Context, keys ...string) error
 }
+
+// Retainer is a Bucket that may refuse to delete objects for a time, with ErrRetained, whoever asks.
+type Retainer interface {
+	// Retained returns those of the objects for which that is so, and until when; the zero time where nobody knows.
+	Retained(ctx context.Context, keys ...string) (map[string]time.Time, error)
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ type GCReport struct {
 	BytesCondemned   int64 `json:"bytes_condemned"`
 	// ObjectsKept is what was condemned while a push came to need it. It stays until that snapshot goes.
 	ObjectsKept int `json:"objects_kept"`
+	// ObjectsRetained is what could go, were it not for the bucket's object lock. A later collection deletes it.
+	ObjectsRetained int   `json:"objects_retained"`
+	BytesRetained   int64 `json:"bytes_retained"`
 }
 
 // GC deletes what no snapshot needs, in two steps: what nobody needs is condemned, and what was condemned at least a
@@ -137,7 +141,7 @@ func (c *collection) add(o Object) error {
 // sweep deletes what was condemned a grace period ago.
 func (c *collection) sweep(ctx context.Context) error {
 	if len(c.leftovers) > 0 && !c.dryRun {
-		if err := c.r.bucket.Delete(ctx, c.leftovers...); err != nil {
+		if _, err := c.r.deleteFree(ctx, c.leftovers); err != nil {
 			return err
 		}
 	}
@@ -149,7 +153,8 @@ func (c *collection) sweep(ctx context.Context) error {
 	}
 	for id, u := range c.uploads {
 		var keys []string
-		bytes := int64(0)
+		bytes, index := int64(0), u.index
+		parts := maps.Clone(u.parts)
 		for p, size := range u.parts {
 			switch {
 			case !c.dead.has(p):
@@ -158,20 +163,29 @@ func (c *collection) sweep(ctx context.Context) error {
 			case due.has(p):
 				keys = append(keys, p.key())
 				bytes += size
-				delete(u.parts, p)
+				delete(parts, p)
 			}
 		}
 		// The index object stays until everything else is gone: while it is there, no record of its parts may go.
-		if due.uploads[id] && len(u.parts) == 0 && u.index > 0 {
+		if due.uploads[id] && len(parts) == 0 && index > 0 {
 			keys = append(keys, indexKey(id))
-			bytes += u.index
-			u.index = 0
+			bytes, index = bytes+index, 0
 		}
-		if len(keys) > 0 && !c.dryRun {
-			if err := c.r.bucket.Delete(ctx, keys...); err != nil {
+		if len(keys) == 0 {
+			continue
+		}
+		if !c.dryRun {
+			kept, err := c.r.deleteFree(ctx, keys)
+			if err != nil {
 				return err
 			}
+			if kept {
+				c.report.ObjectsRetained += len(keys)
+				c.report.BytesRetained += bytes
+				continue
+			}
 		}
+		u.parts, u.index = parts, index
 		c.report.ObjectsDeleted += len(keys)
 		c.report.BytesDeleted += bytes
 	}
@@ -221,12 +235,19 @@ func (c *collection) condemn(ctx context.Context) error {
 // of an upload, no request about them is under way anymore. Records are joined, so that there are few to read.
 func (c *collection) forget(ctx context.Context) error {
 	var old []string
-	joined, before := &record{}, 0
 	for key, rec := range c.records {
-		if c.now.Sub(rec.Time) < 2*max(c.grace, c.r.uploadLife) {
-			continue
+		if c.now.Sub(rec.Time) >= 2*max(c.grace, c.r.uploadLife) {
+			old = append(old, key)
 		}
-		old = append(old, key)
+	}
+	kept, err := c.r.retained(ctx, old)
+	if err != nil {
+		return err
+	}
+	old = slices.DeleteFunc(old, func(key string) bool { _, ok := kept[key]; return ok })
+	joined, before := &record{}, 0
+	for _, key := range old {
+		rec := c.records[key]
 		if rec.Time.After(joined.Time) {
 			joined.Time = rec.Time
 		}
@@ -257,7 +278,8 @@ func (c *collection) forget(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.r.bucket.Delete(ctx, old...)
+	_, err = c.r.deleteFree(ctx, old)
+	return err
 }
 
 // there reports whether there is anything left of an upload.

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -16,21 +17,24 @@ const maxSlot = 64 << 10
 func (r *Remote) unlock(ctx context.Context, opts *Options) error {
 	config, err := store.DecodeConfig(r.config)
 	if err != nil {
-		return fmt.Errorf("remote: %s: %w: %w", configKey, ErrForeign, err)
+		if errors.Is(err, store.ErrCorrupt) {
+			return r.foreign("its %s is damaged, or of something else: give an empty prefix", configKey)
+		}
+		return fmt.Errorf("remote: %s: %s: %w", r.where(), configKey, err)
 	}
 	there := config.Encryption
 	switch {
 	case there == nil && opts.Key == nil:
 		return nil
 	case there == nil:
-		return fmt.Errorf("remote: %w: the bucket is not encrypted, and the store is: give an empty prefix", ErrForeign)
+		return r.foreign("the bucket is not encrypted, and the store is: give an empty prefix")
 	case opts.Key != nil && opts.Key.ID() != there.KeyID:
 		return r.otherKey()
 	}
 	key := opts.Key
 	if key == nil {
 		if key, err = r.ask(ctx, there.KeyID, opts); err != nil {
-			return fmt.Errorf("remote: %w", err)
+			return fmt.Errorf("remote: %s: %w", r.where(), err)
 		}
 	}
 	if err := config.Check(key); err != nil {
@@ -46,13 +50,13 @@ func (r *Remote) fitsKey(own *crypt.Key) error {
 	case own.Equal(r.key):
 		return nil
 	case own == nil:
-		return fmt.Errorf("remote: %w: the bucket is encrypted, and the store is not: a store made with init --from-remote has its key", ErrForeign)
+		return r.foreign("the bucket is encrypted, and the store is not: a store made with init --from-remote has its key")
 	}
 	return r.otherKey()
 }
 
 func (r *Remote) otherKey() error {
-	return fmt.Errorf("remote: %w: the bucket is encrypted with another store's key: a store made with init --from-remote has it", ErrForeign)
+	return r.foreign("the bucket is encrypted with another store's key: a store made with init --from-remote has it")
 }
 
 // ask opens one of the bucket's slots.
@@ -114,7 +118,25 @@ func (r *Remote) RemoveSlot(ctx context.Context, id string) error {
 
 // found makes an empty bucket a remote, with the config and the key of a store.
 func (r *Remote) found(ctx context.Context, from *store.Store) error {
-	config, key := from.Config(), from.Key()
+	_, err := r.bucket.Read(ctx, configKey, maxConfig)
+	if errors.Is(err, ErrNoObject) {
+		err = r.putConfig(ctx, from)
+	}
+	if err != nil {
+		return fmt.Errorf("remote: %w", err)
+	}
+	// Of two hosts that do this at once, the one that was faster, or on some servers slower, has it its way.
+	if r.config, err = r.bucket.Read(ctx, configKey, maxConfig); err != nil {
+		return fmt.Errorf("remote: %w", err)
+	}
+	if err := r.unlock(ctx, &Options{Key: from.Key()}); err != nil {
+		return err
+	}
+	return r.checkCache()
+}
+
+func (r *Remote) putConfig(ctx context.Context, from *store.Store) error {
+	config := from.Config()
 	if config.Encryption != nil {
 		// The slots come first: a bucket with a config can be opened.
 		for _, s := range config.Encryption.Slots {
@@ -122,21 +144,11 @@ func (r *Remote) found(ctx context.Context, from *store.Store) error {
 				return err
 			}
 		}
-		config = config.Encrypt(key, nil)
+		config = config.Encrypt(from.Key(), nil)
 	}
 	b, err := store.EncodeConfig(config)
 	if err != nil {
 		return err
 	}
-	if err := r.put(ctx, configKey, b); err != nil {
-		return fmt.Errorf("remote: %w", err)
-	}
-	// Of two hosts that do this at once, the one that was faster, or on some servers slower, has it its way.
-	if r.config, err = r.bucket.Read(ctx, configKey, maxConfig); err != nil {
-		return fmt.Errorf("remote: %w", err)
-	}
-	if err := r.unlock(ctx, &Options{Key: key}); err != nil {
-		return err
-	}
-	return r.checkCache()
+	return r.put(ctx, configKey, b)
 }

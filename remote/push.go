@@ -180,11 +180,24 @@ func (p *pusher) present(ctx context.Context, e *manifest.Entry) ([]*Snapshot, e
 
 // replace deletes objects of a snapshot that has a sound one now.
 func (p *pusher) replace(ctx context.Context, old []*Snapshot) error {
-	rec := &record{Time: p.r.now()}
+	var keys []string
 	for _, s := range old {
-		rec.Snapshots = append(rec.Snapshots, s.key)
+		keys = append(keys, s.key)
 	}
-	return p.r.deleteSnapshots(ctx, rec)
+	kept, err := p.r.retained(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("remote: %w", err)
+	}
+	rec := &record{Time: p.r.now()}
+	for _, key := range keys {
+		if _, ok := kept[key]; !ok {
+			rec.Snapshots = append(rec.Snapshots, key)
+		}
+	}
+	if err := p.r.deleteSnapshots(ctx, rec); !errors.Is(err, ErrRetained) {
+		return err
+	}
+	return nil
 }
 
 // publish uploads what the bucket lacks of a snapshot, and then the object that names all of it.

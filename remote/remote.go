@@ -158,27 +158,45 @@ func (r *Remote) Fits(ctx context.Context, own *store.Store) error {
 		return fmt.Errorf("remote: %s: %w", configKey, err)
 	}
 	if size := own.Config().ChunkSize; there.ChunkSize != size {
-		return fmt.Errorf("remote: %w: the bucket has chunks of %d bytes, and the store of %d: give another prefix", ErrForeign, there.ChunkSize, size)
+		return r.foreign("the bucket has chunks of %d bytes, and the store of %d: give another prefix", there.ChunkSize, size)
 	}
 	return r.fitsKey(own.Key())
 }
 
-// checkEmpty makes sure that there is nothing under the prefix.
+// where returns the bucket's name, as far as it has one.
+func (r *Remote) where() string {
+	if named, ok := r.bucket.(fmt.Stringer); ok {
+		return named.String()
+	}
+	return "the bucket"
+}
+
+func (r *Remote) foreign(format string, args ...any) error {
+	return fmt.Errorf("remote: %s: %w: %s", r.where(), ErrForeign, fmt.Sprintf(format, args...))
+}
+
+// checkEmpty makes sure that there is nothing under the prefix, unless it is of a host that is faster.
 func (r *Remote) checkEmpty(ctx context.Context) error {
 	stop := errors.New("stop")
 	other := ""
 	err := r.bucket.List(ctx, "", func(o Object) error {
-		if o.Key == configKey || strings.HasPrefix(o.Key, keysPrefix) {
-			return nil // of a host that is faster, or a push that was cut off
+		if o.Key == configKey {
+			other = ""
+			return stop
 		}
-		other = o.Key
-		return stop
+		if other == "" && !strings.HasPrefix(o.Key, keysPrefix) { // of a push that was cut off
+			other = o.Key
+		}
+		if o.Key > configKey && other != "" {
+			return stop
+		}
+		return nil
 	})
 	if err != nil && !errors.Is(err, stop) {
 		return fmt.Errorf("remote: %w", err)
 	}
 	if other != "" {
-		return fmt.Errorf("remote: %w: there is no %s, but %s: give an empty prefix", ErrForeign, configKey, other)
+		return r.foreign("there is no %s, but %s: give an empty prefix", configKey, other)
 	}
 	return nil
 }

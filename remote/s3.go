@@ -21,6 +21,9 @@ import (
 // singlePut is up to which size an object is sent in one request, in bytes; others are sent in parts of that size.
 const singlePut = 64 << 20
 
+// firstPatience is for how long a server is tried that never answered.
+const firstPatience = 10 * time.Second
+
 // S3Options are the choices of OpenS3.
 type S3Options struct {
 	// Endpoint is the URL of the server; by default $AWS_ENDPOINT_URL_S3, $AWS_ENDPOINT_URL, or Amazon's.
@@ -32,7 +35,8 @@ type S3Options struct {
 	Credentials string
 	// UploadLimit and DownloadLimit are in bytes a second; 0 is none.
 	UploadLimit, DownloadLimit int64
-	// Patience is for how long a request is tried that fails for reasons that may pass; 0 is two minutes.
+	// Patience is for how long a request is tried that fails for reasons that may pass; 0 is two minutes. A server that
+	// has not answered even once is not waited for as long: it may be the wrong one.
 	Patience time.Duration
 
 	transport http.RoundTripper // in tests
@@ -45,7 +49,7 @@ type S3 struct {
 	wire     *wire
 	patience time.Duration
 
-	versioned func() (bool, error) // asked once
+	versioned, locked func() (bool, error) // asked once
 }
 
 // OpenS3 returns the bucket at a location. It sends no request yet.
@@ -71,7 +75,7 @@ func OpenS3(at Location, opts *S3Options) (*S3, error) {
 		return nil, fmt.Errorf("remote: %w", err)
 	}
 	b := &S3{Location: at, client: client, wire: w, patience: cmp.Or(opts.Patience, 2*time.Minute)}
-	b.versioned = sync.OnceValues(b.askVersioned)
+	b.versioned, b.locked = sync.OnceValues(b.askVersioned), sync.OnceValues(b.askLocked)
 	return b, nil
 }
 
@@ -80,12 +84,13 @@ func OpenS3(at Location, opts *S3Options) (*S3, error) {
 func (b *S3) Requests() Requests { return b.wire.count() }
 
 // try repeats do while what it fails with may pass.
-func (b *S3) try(ctx context.Context, key string, do func() error) error {
+func (b *S3) try(ctx context.Context, do func() error) error {
 	pace := backoff.NewExponentialBackOff()
 	pace.InitialInterval, pace.MaxInterval = 100*time.Millisecond, 15*time.Second
+	begun := time.Now()
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := do()
-		if err != nil && !mayPass(err) {
+		if err != nil && (!mayPass(err) || !b.wire.answered.Load() && time.Since(begun) > firstPatience) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
@@ -96,7 +101,7 @@ func (b *S3) try(ctx context.Context, key string, do func() error) error {
 	if err == nil || errors.Is(err, ctx.Err()) {
 		return err
 	}
-	return b.explain(key, err)
+	return b.explain(err)
 }
 
 // Put implements Bucket. Of a key that is taken at a later try, it takes itself for the one who did it.
@@ -115,7 +120,7 @@ func (b *S3) Put(ctx context.Context, key string, body io.ReaderAt, size int64) 
 		opts.SetMatchETagExcept("*")
 	}
 	tries := 0
-	err := b.try(ctx, key, func() (err error) {
+	err := b.try(ctx, func() (err error) {
 		tries++
 		r := io.NewSectionReader(body, 0, size)
 		if small {
@@ -134,7 +139,7 @@ func (b *S3) Put(ctx context.Context, key string, body io.ReaderAt, size int64) 
 // Read implements Bucket.
 func (b *S3) Read(ctx context.Context, key string, limit int64) ([]byte, error) {
 	var object []byte
-	err := b.try(ctx, key, func() error {
+	err := b.try(ctx, func() error {
 		r, info, _, err := b.client.GetObject(ctx, b.Bucket, b.Prefix+key, minio.GetObjectOptions{})
 		if err != nil {
 			return err
@@ -145,7 +150,7 @@ func (b *S3) Read(ctx context.Context, key string, limit int64) ([]byte, error) 
 		}
 		p := make([]byte, info.Size)
 		if _, err := io.ReadFull(r, p); err != nil {
-			return broken{err}
+			return err
 		}
 		object = p
 		return nil
@@ -158,7 +163,7 @@ func (b *S3) ReadAt(ctx context.Context, key string, p []byte, off int64) error 
 	if len(p) == 0 {
 		return nil
 	}
-	return b.try(ctx, key, func() error {
+	return b.try(ctx, func() error {
 		opts := minio.GetObjectOptions{}
 		if err := opts.SetRange(off, off+int64(len(p))-1); err != nil {
 			return err
@@ -169,13 +174,13 @@ func (b *S3) ReadAt(ctx context.Context, key string, p []byte, off int64) error 
 		}
 		defer r.Close()
 		if info.Size < int64(len(p)) {
-			return io.ErrUnexpectedEOF
+			return errTooShort
 		}
 		// Where it breaks off, the next try goes on.
 		n, err := io.ReadFull(r, p)
 		p, off = p[n:], off+int64(n)
 		if err != nil {
-			return broken{err}
+			return err
 		}
 		return nil
 	})
@@ -185,7 +190,7 @@ func (b *S3) ReadAt(ctx context.Context, key string, p []byte, off int64) error 
 func (b *S3) List(ctx context.Context, prefix string, visit func(Object) error) error {
 	last := ""
 	var failed error // of visit
-	err := b.try(ctx, prefix, func() error {
+	err := b.try(ctx, func() error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		for o := range b.client.Client.ListObjects(ctx, b.Bucket, minio.ListObjectsOptions{Prefix: b.Prefix + prefix, Recursive: true, StartAfter: last}) {
@@ -203,78 +208,4 @@ func (b *S3) List(ctx context.Context, prefix string, visit func(Object) error) 
 		return ctx.Err()
 	})
 	return cmp.Or(failed, err)
-}
-
-// Delete implements Bucket.
-func (b *S3) Delete(ctx context.Context, keys ...string) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	versioned, err := b.versioned()
-	if err != nil {
-		return err
-	}
-	return b.try(ctx, keys[0], func() error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		objects := make(chan minio.ObjectInfo)
-		var listing error
-		go func() {
-			defer close(objects)
-			listing = b.sendVersions(ctx, keys, versioned, objects)
-		}()
-		var first error
-		for failed := range b.client.Client.RemoveObjects(ctx, b.Bucket, objects, minio.RemoveObjectsOptions{}) {
-			if first == nil && minio.ToErrorResponse(failed.Err).Code != minio.NoSuchKey {
-				first = failed.Err
-			}
-		}
-		return cmp.Or(first, listing)
-	})
-}
-
-// sendVersions sends what is to be deleted of objects: themselves, or all their versions.
-func (b *S3) sendVersions(ctx context.Context, keys []string, versioned bool, to chan<- minio.ObjectInfo) error {
-	send := func(o minio.ObjectInfo) error {
-		select {
-		case to <- o:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	for _, key := range keys {
-		if !versioned {
-			if err := send(minio.ObjectInfo{Key: b.Prefix + key}); err != nil {
-				return err
-			}
-			continue
-		}
-		for o := range b.client.Client.ListObjects(ctx, b.Bucket, minio.ListObjectsOptions{Prefix: b.Prefix + key, Recursive: true, WithVersions: true}) {
-			if o.Err != nil {
-				return o.Err
-			}
-			if o.Key != b.Prefix+key {
-				continue
-			}
-			if err := send(o); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// askVersioned asks whether the bucket keeps what is deleted. Who may not know is told no: then it does as it is told.
-func (b *S3) askVersioned() (bool, error) {
-	versioned := false
-	err := b.try(context.Background(), "", func() error {
-		c, err := b.client.GetBucketVersioning(context.Background(), b.Bucket)
-		versioned = c.Enabled() || c.Suspended()
-		return err
-	})
-	if errors.Is(err, ErrDenied) || errors.Is(err, errors.ErrUnsupported) {
-		return false, nil
-	}
-	return versioned, err
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 
 	"github.com/minio/minio-go/v7"
@@ -28,10 +29,9 @@ var (
 	ErrRetained = errors.New("the bucket's object lock keeps it")
 )
 
-// broken is the error of an answer that broke off.
-type broken struct{ error }
-
-func (b broken) Unwrap() error { return b.error }
+// errTooShort is the error of reading past the end of an object. Callers see io.ErrUnexpectedEOF, which is also what answers
+// that broke off are read with: these must not be taken for it.
+var errTooShort = errors.New("the object is too short")
 
 // storageFull is the code of a MinIO whose disks are full.
 const storageFull = "XMinioStorageFull"
@@ -47,11 +47,8 @@ var passing = map[string]bool{
 // mayPass reports whether a request that failed with err is worth another try.
 func mayPass(err error) bool {
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge):
-		return false
-	case errors.As(err, new(broken)):
-		return true
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge),
+		errors.Is(err, errTooShort):
 		return false
 	}
 	if r := minio.ToErrorResponse(err); r.Code != "" && r.StatusCode != 0 {
@@ -75,32 +72,37 @@ func unreachable(err error) bool {
 }
 
 // explain says what is wrong, and what to do about it where that is known.
-func (b *S3) explain(key string, err error) error {
+func (b *S3) explain(err error) error {
 	r := minio.ToErrorResponse(err)
 	wrap := func(kind error, what string) error {
 		return fmt.Errorf("%s: %w: %s", b.Location, kind, what)
 	}
 	switch {
-	case errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge), errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, new(broken)):
+	case errors.Is(err, ErrExpired), errors.Is(err, ErrTooLarge):
 		return err
+	case errors.Is(err, errTooShort):
+		return io.ErrUnexpectedEOF
 	case r.StatusCode == http.StatusNotImplemented:
 		return wrap(errors.ErrUnsupported, "the server does not know how to: "+r.Message)
+	}
+	if why := strings.ToLower(r.Message); strings.Contains(why, "object lock") || strings.Contains(why, "worm protected") {
+		return wrap(ErrRetained, "it can be deleted when its retention is over")
 	}
 	switch r.Code {
 	case minio.NoSuchKey, "NotFound":
 		return ErrNoObject
 	case "InvalidRange":
-		return io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF // past the end
 	case minio.PreconditionFailed, "ConditionalRequestConflict":
 		return ErrObjectExists
 	case minio.NoSuchBucket:
 		return wrap(ErrNoBucket, "make it first, or look for a typing error")
-	case "InvalidAccessKeyId":
+	case "InvalidAccessKeyId", "XAdminUserNotFound":
 		return wrap(ErrDenied, "the server does not know the access key")
 	case "SignatureDoesNotMatch":
 		return wrap(ErrDenied, "the secret key is not the one of the access key")
-	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken":
-		return wrap(ErrDenied, "the session token has expired: get new credentials")
+	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidTokenId":
+		return wrap(ErrDenied, "the session token has expired, or is another one's: get new credentials")
 	case "RequestTimeTooSkewed":
 		return wrap(ErrDenied, "the clocks of this machine and of the server are too far apart: set the one that is off")
 	case "AuthorizationHeaderMalformed", "InvalidRegion":
@@ -108,13 +110,17 @@ func (b *S3) explain(key string, err error) error {
 	case "AccessDenied", "AllAccessDisabled", "Forbidden":
 		return wrap(ErrDenied, "the credentials do not allow it ("+r.Message+")")
 	case "ObjectLocked", "InvalidRetentionPeriod", "WORMProtected":
-		return wrap(ErrRetained, key+" can be deleted when its retention is over")
+		return wrap(ErrRetained, "it can be deleted when its retention is over")
 	case storageFull, "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "EntityTooLarge":
 		return wrap(ErrFull, "free some space there, and run the same again")
 	}
 	switch {
 	case r.Code != "" && r.StatusCode != 0:
 		return fmt.Errorf("%s: the server says %s: %s", b.Location, r.Code, r.Message)
+	case errors.Is(err, errStalled):
+		return wrap(ErrUnreachable, errStalled.Error())
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return wrap(ErrUnreachable, "its answers break off")
 	case unreachable(err), errors.Is(err, syscall.ECONNREFUSED), errors.As(err, new(net.Error)):
 		return fmt.Errorf("%s: %w: %w", b.Location, ErrUnreachable, cause(err))
 	}

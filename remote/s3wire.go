@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,8 +12,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// stallTimeout is how long a server may be silent in the middle of an answer.
+// stallTimeout is how long a server may be silent in the middle of an answer, or deaf in the middle of a request.
 const stallTimeout = time.Minute
+
+// errStalled is the error of a connection on which nothing moves.
+var errStalled = errors.New("nothing moves on the connection")
 
 // Requests counts requests.
 type Requests struct {
@@ -26,10 +30,12 @@ type wire struct {
 	up, down           *rate.Limiter // nil for no limit
 	sent, retries      atomic.Int64
 	bytesUp, bytesDown atomic.Int64
+	answered           atomic.Bool // a server was there, at least once
+	stall              time.Duration
 }
 
 func newWire(opts *S3Options) *wire {
-	w := &wire{next: opts.transport, up: limiter(opts.UploadLimit), down: limiter(opts.DownloadLimit)}
+	w := &wire{next: opts.transport, up: limiter(opts.UploadLimit), down: limiter(opts.DownloadLimit), stall: stallTimeout}
 	if w.next == nil {
 		w.next = &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
@@ -46,14 +52,16 @@ func newWire(opts *S3Options) *wire {
 	return w
 }
 
-// limitStep is how many bytes are let through at once, at most.
-const limitStep = 64 << 10
+// maxLimitStep is how many bytes a limit lets through at once, at most.
+const maxLimitStep = 64 << 10
 
+// limiter returns a limit in bytes a second; nil for none. The steps are so small that no connection is still for long, even if
+// many share a low limit: servers give up on those.
 func limiter(bytes int64) *rate.Limiter {
 	if bytes <= 0 {
 		return nil
 	}
-	return rate.NewLimiter(rate.Limit(bytes), limitStep)
+	return rate.NewLimiter(rate.Limit(bytes), int(min(max(bytes/16, 1<<10), maxLimitStep)))
 }
 
 func (w *wire) count() Requests {
@@ -66,53 +74,69 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	w.sent.Add(1)
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := context.WithCancelCause(r.Context())
 	sent := r.Clone(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
-		sent.Body = &metered{ReadCloser: r.Body, ctx: ctx, limit: w.up, count: &w.bytesUp}
+		sent.Body = w.meter(ctx, r.Body, w.up, &w.bytesUp, cancel)
 	}
 	answer, err := w.next.RoundTrip(sent)
 	if err != nil {
-		cancel()
+		if context.Cause(ctx) == errStalled {
+			err = errStalled
+		}
+		cancel(nil)
 		return nil, err
 	}
-	stall := time.AfterFunc(stallTimeout, cancel)
-	answer.Body = &metered{ReadCloser: answer.Body, ctx: ctx, limit: w.down, count: &w.bytesDown, stall: stall, done: cancel}
+	w.answered.Store(true)
+	body := w.meter(ctx, answer.Body, w.down, &w.bytesDown, cancel)
+	body.last = true
+	answer.Body = body
 	return answer, nil
 }
 
-// metered is a body that is counted and held to a rate.
+// metered is a body that is counted, held to a rate, and watched.
 type metered struct {
 	io.ReadCloser
-	ctx   context.Context
-	limit *rate.Limiter
-	count *atomic.Int64
-	stall *time.Timer // nil for none
-	done  func()
+	ctx    context.Context
+	limit  *rate.Limiter
+	count  *atomic.Int64
+	stall  *time.Timer
+	after  time.Duration
+	cancel context.CancelCauseFunc
+	last   bool // with it the request ends
+}
+
+func (w *wire) meter(ctx context.Context, body io.ReadCloser, limit *rate.Limiter, count *atomic.Int64, cancel context.CancelCauseFunc) *metered {
+	return &metered{ReadCloser: body, ctx: ctx, limit: limit, count: count, cancel: cancel, after: w.stall,
+		stall: time.AfterFunc(w.stall, func() { cancel(errStalled) })}
 }
 
 func (m *metered) Read(p []byte) (int, error) {
-	if m.limit != nil && len(p) > limitStep {
-		p = p[:limitStep]
+	if m.limit != nil && len(p) > m.limit.Burst() {
+		p = p[:m.limit.Burst()]
 	}
 	n, err := m.ReadCloser.Read(p)
 	m.count.Add(int64(n))
-	if m.stall != nil {
-		m.stall.Reset(stallTimeout)
-	}
+	m.stall.Stop()
 	if m.limit != nil && n > 0 {
 		if werr := m.limit.WaitN(m.ctx, n); werr != nil && err == nil {
 			err = werr
 		}
+	}
+	switch {
+	case err == nil:
+		m.stall.Reset(m.after)
+	case context.Cause(m.ctx) == errStalled:
+		err = errStalled
 	}
 	return n, err
 }
 
 func (m *metered) Close() error {
 	err := m.ReadCloser.Close()
-	if m.stall != nil {
-		m.stall.Stop()
-		m.done()
+	m.stall.Stop()
+	if m.last {
+		m.cancel(nil)
 	}
 	return err
 }

@@ -84,6 +84,8 @@ func (k Kind) find() (string, error) {
 type Server struct {
 	Endpoint       string // its URL
 	Access, Secret string // keys
+	kind           Kind
+	program, dir   string
 	cmd            *exec.Cmd
 	log            bytes.Buffer
 	done           chan struct{}
@@ -108,25 +110,35 @@ func Start(ctx context.Context, k Kind, dir string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("s3server: %w", err)
 	}
-	address := l.Addr().String()
+	s := &Server{Endpoint: "http://" + l.Addr().String(), Access: "test" + random(6), Secret: random(20), kind: k, program: program, dir: dir}
 	l.Close()
-	s := &Server{Endpoint: "http://" + address, Access: "test" + random(6), Secret: random(20), done: make(chan struct{})}
-	s.cmd = exec.Command(program, k.args(address, data)...)
-	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = dir, &s.log, &s.log
-	s.cmd.Env = append(os.Environ(), k.env(s.Access, s.Secret)...)
+	if err := s.Start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Start starts a server again that was stopped, with all that it had.
+func (s *Server) Start(ctx context.Context) error {
+	s.log.Reset()
+	s.done = make(chan struct{})
+	s.cmd = exec.Command(s.program, s.kind.args(strings.TrimPrefix(s.Endpoint, "http://"), filepath.Join(s.dir, "objects"))...)
+	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, &s.log, &s.log
+	s.cmd.Env = append(os.Environ(), s.kind.env(s.Access, s.Secret)...)
 	dieWithParent(s.cmd)
 	if err := s.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("s3server: %w", err)
+		return fmt.Errorf("s3server: %w", err)
 	}
+	cmd, done := s.cmd, s.done
 	go func() {
-		s.cmd.Wait()
-		close(s.done)
+		cmd.Wait()
+		close(done)
 	}()
 	if err := s.await(ctx); err != nil {
 		s.Stop()
-		return nil, fmt.Errorf("s3server: %s does not start: %w\n%s", k.Name, err, s.log.String())
+		return fmt.Errorf("s3server: %s does not start: %w\n%s", s.kind.Name, err, s.log.String())
 	}
-	return s, nil
+	return nil
 }
 
 func random(n int) string {

@@ -147,6 +147,9 @@ func hint(err error, command string) string {
 	case errors.Is(err, arcstore.ErrPlain):
 		return "a store is encrypted from the beginning: init --encrypt makes one"
 	case errors.Is(err, arcstore.ErrNotFound):
+		if strings.HasPrefix(command, "arcstore remote ") || command == "arcstore pull" {
+			return "arcstore remote ls shows what there is"
+		}
 		return "arcstore list shows what there is"
 	case errors.Is(err, arcstore.ErrNoStream):
 		return "arcstore show lists its streams"

@@ -26,30 +26,31 @@ const raceVariable, raceOptions = "GORACE", "atexit_sleep_ms=10"
 
 func TestMain(m *testing.M) {
 	os.Setenv(raceVariable, raceOptions)
-	testscript.Main(m, map[string]func(){"arcstore": main, writerProgram: writerMain})
+	testscript.Main(m, map[string]func(){"arcstore": testMain, writerProgram: writerMain})
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "script"),
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("ARCSTORE_DIR", filepath.Join(env.WorkDir, "store"))
-			env.Setenv("TZ", "UTC")
-			env.Setenv(raceVariable, raceOptions)
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"mkmem":      scriptMakeMemory,
-			"touchmem":   scriptTouchMemory,
-			"exits":      scriptExits,
-			"json":       scriptJSON,
-			"hold":       scriptHold,
-			"cloneentry": scriptCloneEntry,
-			"sparse":     scriptSparse,
-			"mkimages":   scriptMakeImages,
-			"damage":     scriptDamage,
-		},
-	})
+	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "script"), Setup: setupScript, Cmds: scriptCommands})
+}
+
+func setupScript(env *testscript.Env) error {
+	env.Setenv("ARCSTORE_DIR", filepath.Join(env.WorkDir, "store"))
+	env.Setenv("TZ", "UTC")
+	env.Setenv(raceVariable, raceOptions)
+	return nil
+}
+
+var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
+	"mkmem":      scriptMakeMemory,
+	"touchmem":   scriptTouchMemory,
+	"exits":      scriptExits,
+	"json":       scriptJSON,
+	"hold":       scriptHold,
+	"cloneentry": scriptCloneEntry,
+	"sparse":     scriptSparse,
+	"mkimages":   scriptMakeImages,
+	"damage":     scriptDamage,
+	"s3":         scriptServer,
 }
 
 // scriptMakeMemory is "mkmem FILE PAGES SEED": an image of a third text, a third random bytes and a third holes.

@@ -93,13 +93,13 @@ func runPrune(cmd *cobra.Command, a *app, opt pruneOptions, target string) error
 		return err
 	}
 	if opt.dryRun {
-		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, m, m.Prune) })
+		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, "gc", m, m.Prune) })
 	}
-	return a.write(cmd, func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, m, m.Prune) })
+	return a.write(cmd, func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, "gc", m, m.Prune) })
 }
 
-// prune deletes with the Prune of a store or a remote, whose snapshots m lists.
-func prune(ctx context.Context, a *app, opt pruneOptions, target string, m *arcstore.Manager,
+// prune deletes with the Prune of a store or a remote, whose snapshots m lists and whose garbage collector clears up.
+func prune(ctx context.Context, a *app, opt pruneOptions, target, collector string, m *arcstore.Manager,
 	run func(context.Context, arcstore.Retention, *arcstore.PruneOptions) (*arcstore.PruneReport, error)) error {
 	if target != "" {
 		// A name that is mistyped must not look like one with nothing to do.
@@ -119,7 +119,7 @@ func prune(ctx context.Context, a *app, opt pruneOptions, target string, m *arcs
 		return err
 	}
 	if report.Removed > 0 && !opt.dryRun {
-		a.note("gc gives back the space")
+		a.note("%s gives back the space", collector)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -150,12 +151,15 @@ func (a *app) fromFlag(cmd *cobra.Command) {
 	must(cmd.RegisterFlagCompletionFunc("from", a.completeRemotes))
 }
 
+// patience is for how long a request to a bucket is tried; 0 is what the library takes. Tests have less of it.
+var patience time.Duration
+
 // withRemote opens a remote: the store's by its name, or one by its URL, for which no store is needed.
 func (a *app) withRemote(ctx context.Context, name string, opts *arcstore.RemoteOptions, use func(*arcstore.Remote) error) error {
 	if opts == nil {
 		opts = &arcstore.RemoteOptions{}
 	}
-	opts.Secret, opts.Warn = a.secret(ctx), a.warn
+	opts.Secret, opts.Warn, opts.Patience = a.secret(ctx), a.warn, patience
 	if strings.Contains(name, "://") {
 		r, err := arcstore.OpenRemoteAt(ctx, arcstore.RemoteConfig{URL: name}, opts)
 		if err != nil {
@@ -181,7 +185,7 @@ func (a *app) openRemote(ctx context.Context, m *arcstore.Manager, name string, 
 	if opts == nil {
 		opts = &arcstore.RemoteOptions{}
 	}
-	opts.LockTimeout, opts.Holder, opts.Secret, opts.Warn = a.lockTimeout, "arcstore", a.secret(ctx), a.warn
+	opts.LockTimeout, opts.Holder, opts.Secret, opts.Warn, opts.Patience = a.lockTimeout, "arcstore", a.secret(ctx), a.warn, patience
 	r, err := m.OpenRemote(ctx, name, opts)
 	if err != nil {
 		return err

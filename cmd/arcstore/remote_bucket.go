@@ -113,7 +113,7 @@ func newRemotePruneCommand(a *app) *cobra.Command {
 				if r.Snapshots == nil {
 					return fmt.Errorf("%w: nothing was pushed there yet", arcstore.ErrNotFound)
 				}
-				return prune(cmd.Context(), a, opt, append(args[1:], "")[0], r.Snapshots, r.Prune)
+				return prune(cmd.Context(), a, opt, append(args[1:], "")[0], "remote gc", r.Snapshots, r.Prune)
 			})
 		},
 	}
@@ -168,6 +168,9 @@ func printRemoteGC(w io.Writer, r *arcstore.RemoteGCReport) {
 	f.add("objects", "%s, %s", count(r.Objects), size(r.Bytes))
 	f.add(would+"deleted", "%s, %s", count(r.ObjectsDeleted), size(r.BytesDeleted))
 	f.add(would+"condemned", "%s, %s", count(r.ObjectsCondemned), size(r.BytesCondemned))
+	if r.ObjectsRetained > 0 {
+		f.add("retained", "%s, %s, that the bucket's object lock keeps for now", count(r.ObjectsRetained), size(r.BytesRetained))
+	}
 	if r.ObjectsKept > 0 {
 		f.add("kept", "%s that a snapshot came to need after they were condemned", count(r.ObjectsKept))
 	}
