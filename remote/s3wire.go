@@ -27,7 +27,7 @@ type Requests struct {
 // wire is the way to a server: it counts, limits the rates, and sends nothing that comes too late.
 type wire struct {
 	next               http.RoundTripper
-	up, down           *rate.Limiter // nil for no limit
+	up, down           *limit // nil for none
 	sent, retries      atomic.Int64
 	bytesUp, bytesDown atomic.Int64
 	answered           atomic.Bool // a server was there, at least once
@@ -35,7 +35,7 @@ type wire struct {
 }
 
 func newWire(opts *S3Options) *wire {
-	w := &wire{next: opts.transport, up: limiter(opts.UploadLimit), down: limiter(opts.DownloadLimit), stall: stallTimeout}
+	w := &wire{next: opts.transport, up: newLimit(opts.UploadLimit), down: newLimit(opts.DownloadLimit), stall: stallTimeout}
 	if w.next == nil {
 		w.next = &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
@@ -52,16 +52,23 @@ func newWire(opts *S3Options) *wire {
 	return w
 }
 
-// maxLimitStep is how many bytes a limit lets through at once, at most.
-const maxLimitStep = 64 << 10
+// maxStep is how many bytes a limit lets through at once, at most.
+const maxStep = 64 << 10
 
-// limiter returns a limit in bytes a second; nil for none. The steps are so small that no connection is still for long, even if
-// many share a low limit: servers give up on those.
-func limiter(bytes int64) *rate.Limiter {
+// limit is a rate in bytes a second.
+type limit struct {
+	*rate.Limiter
+	step int // that pass at once, bytes
+}
+
+// newLimit returns a limit; nil for none. What was not used in a tenth of a second may be used later. The steps are so small
+// that no connection is still for long, even if many share a low limit: servers give up on those.
+func newLimit(bytes int64) *limit {
 	if bytes <= 0 {
 		return nil
 	}
-	return rate.NewLimiter(rate.Limit(bytes), int(min(max(bytes/16, 1<<10), maxLimitStep)))
+	step := min(max(bytes/16, 1<<10), maxStep)
+	return &limit{rate.NewLimiter(rate.Limit(bytes), int(max(step, bytes/10))), int(step)}
 }
 
 func (w *wire) count() Requests {
@@ -98,7 +105,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 type metered struct {
 	io.ReadCloser
 	ctx    context.Context
-	limit  *rate.Limiter
+	limit  *limit
 	count  *atomic.Int64
 	stall  *time.Timer
 	after  time.Duration
@@ -106,14 +113,14 @@ type metered struct {
 	last   bool // with it the request ends
 }
 
-func (w *wire) meter(ctx context.Context, body io.ReadCloser, limit *rate.Limiter, count *atomic.Int64, cancel context.CancelCauseFunc) *metered {
+func (w *wire) meter(ctx context.Context, body io.ReadCloser, limit *limit, count *atomic.Int64, cancel context.CancelCauseFunc) *metered {
 	return &metered{ReadCloser: body, ctx: ctx, limit: limit, count: count, cancel: cancel, after: w.stall,
 		stall: time.AfterFunc(w.stall, func() { cancel(errStalled) })}
 }
 
 func (m *metered) Read(p []byte) (int, error) {
-	if m.limit != nil && len(p) > m.limit.Burst() {
-		p = p[:m.limit.Burst()]
+	if m.limit != nil && len(p) > m.limit.step {
+		p = p[:m.limit.step]
 	}
 	n, err := m.ReadCloser.Read(p)
 	m.count.Add(int64(n))

@@ -2,18 +2,16 @@ package remote
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 )
 
-const (
-	// spansBytes bounds what is kept of objects that were read in parts, in bytes.
-	spansBytes = 16 << 20
-	// spanBytes is the longest part that is kept: who reads more at once reads on, and will not come back.
-	spanBytes = 256 << 10
-)
+// spansBytes bounds what is kept of objects that were read in parts, in bytes.
+const spansBytes = 32 << 20
 
-// spans keeps parts of objects, those that were used last: whoever reads a guest's memory page by page
-// fetches each frame once. It is safe for concurrent use.
+// spans keeps parts of objects, those that were used last: whoever reads a guest's memory page by page fetches each frame
+// once, and so does a restore, most of the time: parts of a memory that follow each other have frames in common. It is safe
+// for concurrent use.
 type spans struct {
 	mu    sync.Mutex
 	order list.List // of *span, the last used first
@@ -44,15 +42,13 @@ func (s *spans) read(key string, p []byte, off int64) bool {
 
 // keep copies what was read.
 func (s *spans) keep(key string, p []byte, off int64) {
-	if len(p) > spanBytes {
-		return
-	}
+	kept := &span{key, off, slices.Clone(p)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byKey == nil {
 		s.byKey = make(map[string][]*list.Element)
 	}
-	e := s.order.PushFront(&span{key, off, append([]byte(nil), p...)})
+	e := s.order.PushFront(kept)
 	s.byKey[key] = append(s.byKey[key], e)
 	for s.bytes += int64(len(p)); s.bytes > spansBytes; {
 		s.drop(s.order.Back())
