@@ -61,8 +61,14 @@ func testBucket(t *testing.T, b Bucket) {
 		}
 	}
 	if err := b.Put(ctx, "a/one", bytes.NewReader([]byte("other")), 5); err == nil {
-		t.Log("the server knows no conditions: what was there is replaced")
-		put("a/one", content)
+		// Where a try failed, what is there is taken for what it did.
+		if got, err := b.Read(ctx, "a/one", int64(len(content))); err != nil || !bytes.Equal(got, content) {
+			t.Logf("the server knows no conditions: what was there is replaced: %v", err)
+			if err := b.Delete(ctx, "a/one"); err != nil {
+				t.Fatal(err)
+			}
+			put("a/one", content)
+		}
 	} else if !errors.Is(err, ErrObjectExists) {
 		t.Errorf("put where there is something: %v", err)
 	}
@@ -139,6 +145,10 @@ func openS3(t *testing.T, s *s3server.Server, endpoint string, opts S3Options) *
 	}
 	for again := 0; ; again++ {
 		if err = b.client.MakeBucket(context.Background(), b.Bucket, minio.MakeBucketOptions{}); err == nil || again == 20 {
+			break
+		}
+		if minio.ToErrorResponse(err).Code == minio.BucketAlreadyOwnedByYou {
+			err = nil // by a request that seemed to fail
 			break
 		}
 	}
