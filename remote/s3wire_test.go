@@ -83,3 +83,41 @@ func TestBrokenAnswers(t *testing.T) {
 		t.Errorf("%d retries", b.Requests().Retries)
 	}
 }
+
+// TestErrors: what does not pass is told at once, in words, and what may pass is tried again.
+func TestErrors(t *testing.T) {
+	for _, test := range []struct {
+		status  int
+		code    string
+		kind    error
+		retried bool
+	}{
+		{http.StatusForbidden, "AccessDenied", ErrDenied, false},
+		{http.StatusForbidden, "SignatureDoesNotMatch", ErrDenied, false},
+		{http.StatusForbidden, "RequestTimeTooSkewed", ErrDenied, false},
+		{http.StatusBadRequest, "ExpiredToken", ErrDenied, false},
+		{http.StatusNotFound, "NoSuchBucket", ErrNoBucket, false},
+		{http.StatusInsufficientStorage, "XMinioStorageFull", ErrFull, false},
+		{http.StatusBadRequest, "QuotaExceeded", ErrFull, false},
+		{http.StatusNotImplemented, "NotImplemented", errors.ErrUnsupported, false},
+		{http.StatusServiceUnavailable, "SlowDown", nil, true},
+		{http.StatusInternalServerError, "InternalError", nil, true},
+		{http.StatusBadRequest, "RequestTimeout", nil, true},
+		{http.StatusTooManyRequests, "TooManyRequests", nil, true},
+	} {
+		b := oddServer(t, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/xml")
+			w.WriteHeader(test.status)
+			fmt.Fprintf(w, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>why</Message></Error>`, test.code)
+		})
+		b.patience = 500 * time.Millisecond
+		err := b.Put(context.Background(), "key", bytes.NewReader([]byte("text")), 4)
+		if err == nil || test.kind != nil && !errors.Is(err, test.kind) {
+			t.Errorf("%s: %v", test.code, err)
+		}
+		if retried := b.Requests().Retries > 0; retried != test.retried {
+			t.Errorf("%s: %d retries: %v", test.code, b.Requests().Retries, err)
+		}
+	}
+}
