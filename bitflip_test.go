@@ -179,11 +179,11 @@ func (s *tiny) salvage(t *testing.T, m *Manager, id string) (missing int64) {
 // Every bit of a store, flipped, now and then with another: the file is named, and just those snapshots that need it; nothing wrong is ever read;
 // all others restore; the damaged ones do as far as it goes; and taking a snapshot again heals.
 func TestEveryBit(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { everyBit(t, nil) })
-	t.Run("encrypted", func(t *testing.T) { everyBit(t, &InitOptions{Secret: testSecret()}) })
+	t.Run("plain", func(t *testing.T) { everyBit(t, nil, 100) })
+	t.Run("encrypted", func(t *testing.T) { everyBit(t, &InitOptions{Secret: testSecret()}, 500) })
 }
 
-func everyBit(t *testing.T, opts *InitOptions) {
+func everyBit(t *testing.T, opts *InitOptions, stride int) {
 	ctx := context.Background()
 	s := newTiny(t, opts)
 	seed := rand.Uint64()
@@ -191,9 +191,9 @@ func everyBit(t *testing.T, opts *InitOptions) {
 		seed, _ = strconv.ParseUint(v, 10, 64)
 	}
 	rng := rand.New(rand.NewPCG(seed, 1))
-	stride, healed := 100, 20
+	healed := 20
 	if testing.Short() {
-		stride = 200
+		stride *= 2
 	}
 	if os.Getenv("ARCSTORE_TEST_LONG") != "" {
 		stride, healed = 1, 200

@@ -116,10 +116,11 @@ func (d *bucketDisk) readAhead(digest string) *object {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if chain := d.chains[digest]; len(chain) > 1 {
+		delete(d.chains, digest) // once
 		for _, m := range chain {
 			o := d.manifest(m)
 			d.ahead[o.name] = o
-			go o.readEnd() // an error shows when it is read again
+			d.r.reading.Go(func() { o.readEnd() }) // an error shows when it is read again
 		}
 	}
 	o := d.ahead[digest]

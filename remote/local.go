@@ -115,6 +115,7 @@ func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 				return err
 			}
 			lacks = lacks[:0]
+			firstLack := p.seen
 			for i := range part {
 				if part[i].IsHole() {
 					continue
@@ -126,6 +127,9 @@ func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 				if found {
 					p.serves(pack, p.seen+int64(i))
 				} else {
+					if len(lacks) == 0 {
+						firstLack += int64(i)
+					}
 					lacks = append(lacks, part[i])
 				}
 			}
@@ -133,7 +137,7 @@ func (p *planner) chunks(ctx context.Context, t *manifest.Table) error {
 				return err
 			}
 			for k := int64(0); len(p.first) < len(p.selection.Packs()); k++ { // about: they come in this order
-				p.first = append(p.first, p.seen+k)
+				p.first = append(p.first, firstLack+k)
 			}
 			p.seen += int64(len(part))
 		}

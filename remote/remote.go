@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/chunker"
@@ -58,6 +59,8 @@ type Remote struct {
 	key    *crypt.Key // nil for a bucket without encryption
 	sealer sealer
 	warn   func(text string)
+
+	reading sync.WaitGroup // what is read ahead
 
 	uploadLife time.Duration
 
@@ -126,6 +129,7 @@ func (r *Remote) Empty() bool { return r.config == nil }
 
 // Close lets go of the cache.
 func (r *Remote) Close() error {
+	r.reading.Wait()
 	if r.finder == nil {
 		return nil
 	}

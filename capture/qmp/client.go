@@ -88,6 +88,9 @@ func (q *Client) RunWithFile(ctx context.Context, command string, arguments any,
 }
 
 func (q *Client) exchange(ctx context.Context, command string, arguments any, file *os.File) (reply, error) {
+	if err := ctx.Err(); err != nil {
+		return reply{}, err
+	}
 	answer := make(chan reply, 1)
 	id, err := q.send(command, arguments, file, answer)
 	if err != nil {
