@@ -161,24 +161,29 @@ func ReadState(dir string) (s *State, raw []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	s, err = decodeState(raw)
+	return s, raw, err
+}
+
+func decodeState(raw []byte) (*State, error) {
 	var placeholder struct {
 		CapturedAt *string         `json:"captured_at"`
 		Version    json.RawMessage `json:"version"`
 	}
-	s = &State{}
+	s := &State{}
 	if err := json.Unmarshal(raw, &placeholder); err != nil {
-		return nil, nil, fmt.Errorf("arcbox: %s: %w: %w", StateFile, ErrDamaged, err)
+		return nil, fmt.Errorf("arcbox: %s: %w: %w", StateFile, ErrDamaged, err)
 	}
 	if placeholder.Version == nil && placeholder.CapturedAt != nil {
-		return nil, nil, fmt.Errorf("arcbox: %s: %w", StateFile, ErrPlaceholder)
+		return nil, fmt.Errorf("arcbox: %s: %w", StateFile, ErrPlaceholder)
 	}
 	if err := json.Unmarshal(raw, s); err != nil {
-		return nil, nil, fmt.Errorf("arcbox: %s: %w: %w", StateFile, ErrDamaged, err)
+		return nil, fmt.Errorf("arcbox: %s: %w: %w", StateFile, ErrDamaged, err)
 	}
 	if s.Version == 0 || s.TotalMemory == 0 {
-		return nil, nil, fmt.Errorf("arcbox: %s: %w: it has no version, or no memory", StateFile, ErrDamaged)
+		return nil, fmt.Errorf("arcbox: %s: %w: it has no version, or no memory", StateFile, ErrDamaged)
 	}
-	return s, raw, nil
+	return s, nil
 }
 
 // Uncompressed returns a vm_state.json that says that the memory lies in memory.bin, and nothing else in another way.
