@@ -82,7 +82,7 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 	start := time.Now()
 	report := &GCReport{DryRun: opts.DryRun}
 	if !opts.DryRun {
-		if err := m.dropUnfinished(ctx); err != nil {
+		if _, err := m.dropUnfinished(ctx); err != nil {
 			return nil, fmt.Errorf("arcstore: gc: %w", err)
 		}
 	}

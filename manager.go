@@ -125,7 +125,8 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		running:   make(map[string]bool),
 	}
 	if !opts.ReadOnly {
-		if err := errors.Join(m.manifests.Sync(), m.catalogue.Sync(), m.dropUnfinished(ctx), m.dropStaged()); err != nil {
+		m.dropped, err = m.dropUnfinished(ctx)
+		if err := errors.Join(m.manifests.Sync(), m.catalogue.Sync(), err, m.dropStaged()); err != nil {
 			s.Close()
 			return nil, err
 		}
@@ -149,21 +150,21 @@ func (o *Options) unlock(e *store.Encryption) (*crypt.Key, error) {
 }
 
 // dropUnfinished removes the entries of creates that died with their process,
-// or that failed on a disk where nothing could be removed.
-func (m *Manager) dropUnfinished(ctx context.Context) error {
+// or that failed on a disk where nothing could be removed, and returns them.
+func (m *Manager) dropUnfinished(ctx context.Context) (dropped []*Snapshot, err error) {
 	entries, err := m.list(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, e := range entries {
 		if e.State == manifest.Creating {
 			if err := m.dropIfUnfinished(ctx, e.ID); err != nil {
-				return err
+				return dropped, err
 			}
-			m.dropped = append(m.dropped, e)
+			dropped = append(dropped, e)
 		}
 	}
-	return nil
+	return dropped, nil
 }
 
 // dropIfUnfinished looks again, now that no create can end meanwhile.
