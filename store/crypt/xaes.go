@@ -98,6 +98,6 @@ func (s *Sealer) gcm(nonce []byte) cipher.AEAD {
 		s.block.Encrypt(b, b)
 	}
 	block, _ := aes.NewCipher(key[:]) // fails only for a key of another length
-	aead, _ := cipher.NewGCM(block) // fails only for blocks of another length
+	aead, _ := cipher.NewGCM(block)   // fails only for blocks of another length
 	return aead
 }
