@@ -36,12 +36,14 @@ func TestQEMUGuest(t *testing.T) {
 	var before, after int
 	var last *arcstore.Snapshot
 	for i, opts := range []*arcstore.GuestOptions{nil, {PreCopy: true}, {PreCopy: true, CreateOptions: arcstore.CreateOptions{Parent: arcstore.ParentNone}}} {
-		before = counts(ctx, t, g, 3) + 2
+		counts(ctx, t, g, 3)
+		before = g.LastCount()
 		s, err := m.CreateFromGuest(ctx, "counter", q, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		after = counts(ctx, t, g, 1)
+		after = g.LastCount()
+		counts(ctx, t, g, 2) // it goes on
 		t.Logf("between %d and %d: paused for %v of %v, %d bytes new", before, after, s.Cost.Pause, s.Cost.Duration, s.Cost.BytesNew)
 		if s.Cost.Pause <= 0 || s.Cost.Pause >= s.Cost.Duration {
 			t.Errorf("paused for %v of %v", s.Cost.Pause, s.Cost.Duration)
@@ -73,7 +75,7 @@ func TestQEMUGuest(t *testing.T) {
 	if err := restored.Resume(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if first := counts(ctx, t, restored, 5); first < before || first > after+1 {
+	if first := counts(ctx, t, restored, 5); first < before || first > after+2 { // the line at which it was paused may be cut
 		t.Errorf("the restored guest went on with %d, it was paused between %d and %d", first, before, after)
 	}
 }

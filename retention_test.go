@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -224,9 +226,19 @@ func TestRetentionLocation(t *testing.T) {
 	checkPlan(t, arcstore.Retention{KeepYearly: 2, Location: time.UTC}, in,
 		[]string{"1 + yearly 1 of 2: 2026", "0 - not the newest yearly of 2026"})
 
-	// Without one, it is the machine's.
-	defer func(l *time.Location) { time.Local = l }(time.Local)
-	time.Local = zone
+	// Without one, it is the machine's: that of a process, which is said when it starts.
+	if os.Getenv("TZ") != zone.String() {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		there := exec.Command(self, "-test.run=^TestRetentionLocation$")
+		there.Env = append(os.Environ(), "TZ="+zone.String())
+		if out, err := there.CombinedOutput(); err != nil {
+			t.Errorf("in %s: %v\n%s", zone, err, out)
+		}
+		return
+	}
 	checkPlan(t, arcstore.Retention{KeepYearly: 2}, in,
 		[]string{"1 + yearly 1 of 2: 2027", "0 + yearly 2 of 2: 2026"})
 }
