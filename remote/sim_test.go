@@ -120,13 +120,15 @@ type world struct {
 	safe   map[string]bool     // reported done, and no deletion begun
 	begun  map[string]int      // deletions,
 	ended  map[string]int      // and those that are over
-	count  simCount
-	start  time.Time
+	// undecided says until when a deletion that was cut off may still be done.
+	undecided map[string]time.Time
+	count     simCount
+	start     time.Time
 }
 
 func newWorld(seed uint64) *world {
 	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), bucket: newMemory(), chunks: make(map[string][]uint32),
-		safe: make(map[string]bool), begun: make(map[string]int), ended: make(map[string]int)}
+		safe: make(map[string]bool), begun: make(map[string]int), ended: make(map[string]int), undecided: make(map[string]time.Time)}
 	w.bucket.page = 1 + w.rand.IntN(6)
 	w.old.times = make(map[string]time.Time)
 	for i := range 4 + w.rand.IntN(4) {
@@ -337,6 +339,7 @@ func (h *host) push(ctx context.Context, id string) error {
 	entry := &manifest.Entry{ID: id, TargetID: "t", TargetType: manifest.VM, State: manifest.Ready, Manifest: blake3.Sum256([]byte(id))}
 	h.w.mu.Lock()
 	before := h.w.ended[id]
+	undecided := time.Now().Before(h.w.undecided[id])
 	h.w.mu.Unlock()
 	done, err := r.push(ctx, h, []*manifest.Entry{entry}, nil)
 	h.w.mu.Lock()
@@ -345,7 +348,7 @@ func (h *host) push(ctx context.Context, id string) error {
 	h.w.count.Present += len(done.Present)
 	h.w.count.Mended += done.Mended
 	h.w.count.Resumed += done.Resumed
-	if err == nil && h.w.begun[id] == before { // no deletion meanwhile
+	if err == nil && h.w.begun[id] == before && !undecided { // no deletion meanwhile
 		h.w.safe[id] = true
 	}
 	if err == nil {
@@ -355,7 +358,8 @@ func (h *host) push(ctx context.Context, id string) error {
 }
 
 // remove deletes a snapshot. One that somebody pushes meanwhile may be there afterwards or not.
-func (h *host) remove(ctx context.Context, id string) error {
+// Nor is one safe that is found there while a request of a deletion which was cut off may still be under way.
+func (h *host) remove(ctx context.Context, id string) (err error) {
 	h.w.logf("%s: delete %s", h.name, id)
 	h.w.mu.Lock()
 	h.w.begun[id]++
@@ -365,6 +369,9 @@ func (h *host) remove(ctx context.Context, id string) error {
 	defer func() {
 		h.w.mu.Lock()
 		h.w.ended[id]++
+		if err != nil {
+			h.w.undecided[id] = time.Now().Add(simGrace / 2)
+		}
 		h.w.mu.Unlock()
 	}()
 	r, err := h.open(ctx)
