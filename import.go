@@ -20,8 +20,8 @@ import (
 
 // ImportOptions are the choices of ImportArcbox.
 type ImportOptions struct {
-	DryRun   bool // only say what would come
-	Progress func(Progress)
+	DryRun   bool           `json:"dry_run,omitempty"` // only say what would come
+	Progress func(Progress) `json:"-"`
 }
 
 // ImportReport says what an import did.

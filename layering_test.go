@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"chunker":        0,
 	"store/disk":     0,
 	"store/crypt":    0,
+	"store/control":  0,
 	"capture/criu":   1,
 	"capture/arcbox": 1,
 	"capture/qmp":    1,
@@ -32,9 +33,10 @@ var floors = map[string]int{
 	"restore":        2,
 	"remote":         2,
 	".":              3, // the façade
-	"cmd/arcstore":   4,
-	"bench":          4,
-	"bench/crash":    4,
+	"cmd/client":     4,
+	"cmd/arcstore":   6,
+	"bench":          6,
+	"bench/crash":    6,
 }
 
 // strangers are pairs that the floors alone would let meet.

@@ -73,6 +73,9 @@ type Options struct {
 	Holder string
 	// Secret is asked for a secret that opens the store, if that is encrypted. nil fails with ErrLocked.
 	Secret func() (Secret, error)
+	// Guard is called before Create pauses a guest, and sees to it that the guest is resumed should this process die:
+	// until release, what capture.ResumeQEMU does with the guest's socket is due if it does. nil is nobody.
+	Guard func(socket string) (release func(), err error)
 
 	key     *crypt.Key // known already
 	distant bool       // it is read over a network
@@ -85,6 +88,8 @@ type Manager struct {
 	manifests *manifest.Files
 	catalogue *manifest.Catalogue
 	readOnly  bool
+	holder    string
+	guard     func(string) (func(), error)
 	dropped   []*Snapshot // what Open found of creates that had died
 
 	// mu orders what changes the roots of garbage collection: a parent is
@@ -121,6 +126,8 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		manifests: manifest.OpenSealedFiles(filepath.Join(dir, manifestsName), d, s.Key()),
 		catalogue: manifest.OpenCatalogue(filepath.Join(dir, snapshotsName), d),
 		readOnly:  opts.ReadOnly,
+		holder:    holder,
+		guard:     opts.Guard,
 		parents:   make(map[manifest.Digest]int),
 		running:   make(map[string]bool),
 	}

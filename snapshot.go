@@ -6,6 +6,7 @@ import (
 	"github.com/arcboxlabs/arcstore/capture"
 	"github.com/arcboxlabs/arcstore/chunker"
 	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/store/control"
 )
 
 // A Snapshot is the state of a target at one moment, as the catalogue lists it.
@@ -61,23 +62,19 @@ type CreateOptions struct {
 	preCopied *preCopied
 }
 
-// Progress says how far an operation has come.
-type Progress struct {
-	Phase string // what is going on: "scan", "restore", "verify", "mark", "rewrite"
-	Done  int64  // bytes
-	Total int64  // bytes; 0 where not known
-}
+// Progress says how far an operation has come, in bytes.
+type Progress = control.Progress
 
 // RestoreOptions are the choices of a restore to files.
 type RestoreOptions struct {
 	// Force lets files of the same names in the output directory be replaced.
-	Force bool
+	Force bool `json:"force,omitempty"`
 	// Stream restores just this one; "" for all.
-	Stream string
+	Stream string `json:"stream,omitempty"`
 	// AllowDamaged restores what can be had of a damaged snapshot: the rest
 	// reads as zeros and is listed in the report. Without it, the first thing that cannot be had is an error.
-	AllowDamaged bool
-	Progress     func(Progress)
+	AllowDamaged bool           `json:"allow_damaged,omitempty"`
+	Progress     func(Progress) `json:"-"`
 }
 
 // RestoreReport says what a restore did.
@@ -102,8 +99,8 @@ type Missing struct {
 // PruneOptions are the choices of a prune.
 type PruneOptions struct {
 	// Target limits the prune to one target; "" means every target, each by itself.
-	Target string
-	DryRun bool
+	Target string `json:"target,omitempty"`
+	DryRun bool   `json:"dry_run,omitempty"`
 }
 
 // PruneReport lists every snapshot that a prune considered and why it stays or goes.
@@ -116,8 +113,8 @@ type PruneReport struct {
 
 // GCOptions are the choices of a garbage collection.
 type GCOptions struct {
-	DryRun   bool
-	Progress func(Progress)
+	DryRun   bool           `json:"dry_run,omitempty"`
+	Progress func(Progress) `json:"-"`
 }
 
 // GCReport says what a garbage collection freed, or with DryRun would.
@@ -141,14 +138,14 @@ type GCReport struct {
 // VerifyOptions are the choices of a verification.
 type VerifyOptions struct {
 	// Snapshots limits it to these; none means the whole store.
-	Snapshots []string
+	Snapshots []string `json:"snapshots,omitempty"`
 	// Data reads and verifies every chunk; without it, only that the tables
 	// are sound and that every chunk is there.
-	Data bool
+	Data bool `json:"data,omitempty"`
 	// Percent limits Data to so much of the packs' bytes, the packs first that were verified longest ago:
 	// 10 each night has read everything after ten. 0 means all.
-	Percent  float64
-	Progress func(Progress)
+	Percent  float64        `json:"percent,omitempty"`
+	Progress func(Progress) `json:"-"`
 }
 
 // VerifyReport says what was checked and what is wrong.

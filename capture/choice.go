@@ -36,6 +36,15 @@ func (e *ChoiceError) Error() string {
 	return e.Why
 }
 
+// ChoiceDetail is what a ChoiceError has to say besides its text.
+type ChoiceDetail struct {
+	Choice Choice `json:"choice"`
+	Least  int64  `json:"least,omitempty"`
+}
+
+// Detail returns what travels of the error beside its text.
+func (e *ChoiceError) Detail() any { return ChoiceDetail{e.Choice, e.Least} }
+
 // Unwrap returns CRIU's error.
 func (e *ChoiceError) Unwrap() error { return e.Err }
 

@@ -22,29 +22,29 @@ var ErrNoProcess = errors.New("no such process")
 // A Container is what CaptureContainer checkpoints: exactly one of PID, Runc and Images says what.
 type Container struct {
 	// PID is the root of a process tree, in this process's PID namespace.
-	PID int
+	PID int `json:"pid,omitempty"`
 	// Runc is the ID of a running container of runc's; RuncRoot is its --root, "" for runc's default.
-	Runc     string
-	RuncRoot string
+	Runc     string `json:"runc,omitempty"`
+	RuncRoot string `json:"runc_root,omitempty"`
 	// Images is a checkpoint that somebody else made: a directory of CRIU's
 	// images, or an archive of podman's or of Kubernetes'.
-	Images string
+	Images string `json:"images,omitempty"`
 
 	// The others are for live processes, not for Images.
 
 	// LeaveRunning lets the processes go on; otherwise they are killed once their snapshot is durable.
-	LeaveRunning bool
+	LeaveRunning bool `json:"leave_running,omitempty"`
 	// Options are given to CRIU, and repeated by a restore.
-	Options manifest.CheckpointOptions
+	Options manifest.CheckpointOptions `json:"options,omitzero"`
 	// GhostLimit is how large a deleted file may be, in bytes, that is still
 	// open and so becomes part of the checkpoint; 0 means CRIU's default, 1 MiB.
-	GhostLimit int64
+	GhostLimit int64 `json:"ghost_limit,omitempty"`
 	// PreDumps is how often, at most, memory is read while the processes run,
 	// so that they are stopped for what changed meanwhile alone; 0 means
 	// DefaultPreDumps, negative none. Where the kernel does not track changes, there are none.
-	PreDumps int
+	PreDumps int `json:"pre_dumps,omitempty"`
 	// Note is told what the user should know; nil for nobody.
-	Note func(text string)
+	Note func(text string) `json:"-"`
 }
 
 // MaxGhostLimit is the largest GhostLimit that CRIU takes, in bytes.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/arcboxlabs/arcstore"
+	"github.com/arcboxlabs/arcstore/cmd/client"
 )
 
 // storeVariable names the environment variable that --store defaults to.
@@ -101,7 +102,7 @@ go to stderr. What opens an encrypted store is a key file, or a passphrase from
 	root.AddCommand(
 		newInitCommand(a), newCreateCommand(a), newListCommand(a), newShowCommand(a), newDiffCommand(a), newStatsCommand(a),
 		newRestoreCommand(a), newExportCommand(a), newImportCommand(a), newDeleteCommand(a), newPruneCommand(a), newGCCommand(a), newVerifyCommand(a),
-		newReindexCommand(a), newCompressionCommand(a), newKeyCommand(a), newRemoteCommand(a), newPushCommand(a), newPullCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a), newResumeGuestCommand(a),
+		newReindexCommand(a), newCompressionCommand(a), newKeyCommand(a), newRemoteCommand(a), newPushCommand(a), newPullCommand(a), newServeCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a), newResumeGuestCommand(a),
 		newVersionCommand(a),
 	)
 	describeCobrasOwn(root)
@@ -192,11 +193,6 @@ func (a *app) read(ctx context.Context, use func(*arcstore.Manager) error) error
 	return a.open(ctx, &arcstore.Options{ReadOnly: true}, use)
 }
 
-// write opens the store with its lock; cmd is what others are told of us.
-func (a *app) write(cmd *cobra.Command, use func(*arcstore.Manager) error) error {
-	return a.open(cmd.Context(), &arcstore.Options{Holder: cmd.CommandPath()}, use)
-}
-
 func (a *app) open(ctx context.Context, opts *arcstore.Options, use func(*arcstore.Manager) error) error {
 	dir, err := a.directory()
 	if err != nil {
@@ -204,10 +200,16 @@ func (a *app) open(ctx context.Context, opts *arcstore.Options, use func(*arcsto
 	}
 	opts.Secret = a.secret(ctx)
 	m, err := arcstore.Open(ctx, dir, opts)
-	if a.lockTimeout > 0 && errors.Is(err, arcstore.ErrInUse) {
-		a.note("%s, waiting for it", plain(err))
-		opts.LockTimeout = a.lockTimeout
-		m, err = arcstore.Open(ctx, dir, opts)
+	if errors.Is(err, arcstore.ErrInUse) {
+		c, derr := client.Dial(ctx, dir)
+		if derr == nil {
+			return &heldElsewhere{err, c}
+		}
+		if a.lockTimeout > 0 {
+			a.note("%s, waiting for it", plain(err))
+			opts.LockTimeout = a.lockTimeout
+			m, err = arcstore.Open(ctx, dir, opts)
+		}
 	}
 	if arcstore.IsCorrupt(err) {
 		return hinted{err, ""} // no other command can open it either

@@ -40,21 +40,19 @@ compressed.`,
 }
 
 func runCompression(cmd *cobra.Command, a *app, args []string) error {
-	show := func(m *arcstore.Manager) error {
-		return a.result(map[string]string{"compression": m.Compression()}, func(w io.Writer) {
-			fmt.Fprintln(w, m.Compression())
-		})
+	show := func(codec string) error {
+		return a.result(map[string]string{"compression": codec}, func(w io.Writer) { fmt.Fprintln(w, codec) })
 	}
 	if len(args) == 0 {
-		return a.read(cmd.Context(), show)
+		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return show(m.Compression()) })
 	}
 	if err := checkCodec(args[0]); err != nil {
 		return err
 	}
-	return a.write(cmd, func(m *arcstore.Manager) error {
-		if err := m.SetCompression(cmd.Context(), args[0]); err != nil {
+	return a.write(cmd, func(h holder) error {
+		if err := h.SetCompression(cmd.Context(), args[0]); err != nil {
 			return err
 		}
-		return show(m)
+		return show(args[0])
 	})
 }

@@ -62,13 +62,27 @@ func (opt *aboutOptions) addTo(a *app, cmd *cobra.Command) {
 	}
 }
 
-// options returns what the flags say.
-func (opt *aboutOptions) options() (*arcstore.CreateOptions, error) {
+// request returns what the flags say.
+func (opt *aboutOptions) request(target string) (*arcstore.CreateRequest, error) {
 	labels, err := parsePairs("--label", "K=V", opt.labels)
 	if err != nil {
 		return nil, err
 	}
-	return &arcstore.CreateOptions{Parent: opt.parent, Name: opt.name, Description: opt.description, Labels: labels}, nil
+	return &arcstore.CreateRequest{Target: target, Parent: opt.parent, Name: opt.name, Description: opt.description, Labels: labels}, nil
+}
+
+// create takes a snapshot and prints it.
+func (a *app) create(cmd *cobra.Command, req *arcstore.CreateRequest) error {
+	p := a.progress()
+	defer p.close()
+	return a.write(cmd, func(h holder) error {
+		s, err := h.Create(cmd.Context(), req, a.events(p))
+		p.close()
+		if s == nil {
+			return err
+		}
+		return errors.Join(a.printCreated(s), err) // both, where a guest or processes are not as they should be afterwards
+	})
 }
 
 func newCreateVMCommand(a *app) *cobra.Command {
@@ -124,72 +138,23 @@ func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string)
 				return usagef("--%s goes with --memory, not with --qemu", name)
 			}
 		}
-		return runCreateQEMU(cmd, a, opt, target)
-	}
-	if opt.preCopy {
+	} else if opt.preCopy {
 		return usagef("--pre-copy goes with --qemu")
 	}
-	create, err := opt.about.options()
+	req, err := opt.about.request(target)
 	if err != nil {
 		return err
 	}
-	vm, closeFiles, err := openVM(opt)
-	defer closeFiles()
+	if opt.qemu != "" {
+		req.QEMU = &arcstore.QEMU{PreCopy: opt.preCopy}
+		req.QEMU.Socket, err = fullPath(opt.qemu)
+	} else {
+		req.Files, err = opt.files()
+	}
 	if err != nil {
 		return err
 	}
-	p := a.progress()
-	defer p.close()
-	create.CleanSample, create.Progress = opt.cleanSample, p.report()
-	if opt.cleanSample == 0 {
-		return usagef("--clean-sample 0 says nothing: one in N pages is checked, or none with -1")
-	}
-	if opt.dirty != "" {
-		pages := (vm.Memory.Size() + dirtyPage - 1) / dirtyPage
-		if create.Dirty, err = readBounded("--dirty", opt.dirty, (pages+63)/64*8); err != nil {
-			return err
-		}
-	}
-	return a.write(cmd, func(m *arcstore.Manager) error {
-		s, err := m.CreateVM(cmd.Context(), target, vm, create)
-		p.close()
-		if err != nil {
-			return err
-		}
-		return a.printCreated(s)
-	})
-}
-
-// runCreateQEMU snapshots a guest that runs.
-func runCreateQEMU(cmd *cobra.Command, a *app, opt createVMOptions, target string) (err error) {
-	ctx := cmd.Context()
-	create, err := opt.about.options()
-	if err != nil {
-		return err
-	}
-	return a.write(cmd, func(m *arcstore.Manager) (err error) {
-		q, err := capture.OpenQEMU(ctx, opt.qemu)
-		if err != nil {
-			return err
-		}
-		done, err := guardGuest(opt.qemu)
-		if err != nil {
-			return errors.Join(err, q.Close())
-		}
-		defer func() {
-			err = errors.Join(err, q.Close())
-			done()
-		}()
-		p := a.progress()
-		defer p.close()
-		create.Progress = p.report()
-		s, err := m.CreateFromGuest(ctx, target, q, &arcstore.GuestOptions{CreateOptions: *create, PreCopy: opt.preCopy})
-		p.close()
-		if err != nil {
-			return err
-		}
-		return a.printCreated(s)
-	})
+	return a.create(cmd, req)
 }
 
 // printCreated prints a new snapshot.
@@ -205,41 +170,50 @@ func (a *app) printCreated(s *arcstore.Snapshot) error {
 	})
 }
 
-// openVM opens the files that a VM's state is in.
-func openVM(opt createVMOptions) (vm *arcstore.VM, closeFiles func(), err error) {
-	var files []*capture.File
-	closeFiles = func() {
-		for _, f := range files {
-			f.Close()
-		}
-	}
-	open := func(flag, name string) (*capture.File, error) {
+// files returns the files that a VM's state is in. What cannot be opened is an error already.
+func (opt *createVMOptions) files() (*arcstore.Files, error) {
+	find := func(flag, name string) (full string, size int64, err error) {
 		f, err := capture.OpenFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", flag, err)
+		if err == nil {
+			defer f.Close()
+			size = f.Size()
+			full, err = fullPath(name)
 		}
-		files = append(files, f)
-		return f, nil
+		if err != nil {
+			return "", 0, fmt.Errorf("%s: %w", flag, err)
+		}
+		return full, size, nil
 	}
-	vm = &arcstore.VM{State: make(map[string]arcstore.Source)}
-	if vm.Memory, err = open("--memory", opt.memory); err != nil {
-		return nil, closeFiles, err
+	files := &arcstore.Files{State: make(map[string]string), CleanSample: opt.cleanSample}
+	memory, memorySize, err := find("--memory", opt.memory)
+	if err != nil {
+		return nil, err
 	}
+	files.Memory = memory
 	names, err := parsePairs("--state", "NAME=FILE", opt.state)
 	if err != nil {
-		return nil, closeFiles, err
+		return nil, err
 	}
 	for name, file := range names {
-		if vm.State[name], err = open("--state "+name, file); err != nil {
-			return nil, closeFiles, err
+		if files.State[name], _, err = find("--state "+name, file); err != nil {
+			return nil, err
 		}
 	}
 	if opt.machine != "" {
-		if vm.Machine, err = readMachine(opt.machine); err != nil {
-			return nil, closeFiles, err
+		if files.Machine, err = readMachine(opt.machine); err != nil {
+			return nil, err
 		}
 	}
-	return vm, closeFiles, nil
+	if opt.cleanSample == 0 {
+		return nil, usagef("--clean-sample 0 says nothing: one in N pages is checked, or none with -1")
+	}
+	if opt.dirty != "" {
+		pages := (memorySize + dirtyPage - 1) / dirtyPage
+		if files.Dirty, err = readBounded("--dirty", opt.dirty, (pages+63)/64*8); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // readMachine reads the JSON form of a machine. Fields that it does not have are errors, not losses.

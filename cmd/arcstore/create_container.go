@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 
 	"github.com/arcboxlabs/arcstore"
@@ -106,20 +104,15 @@ func runCreateContainer(cmd *cobra.Command, a *app, opt createContainerOptions, 
 		c.PreDumps = -1
 	}
 	c.GhostLimit = int64(opt.ghost)
-	create, err := opt.about.options()
+	req, err := opt.about.request(target)
 	if err != nil {
 		return err
 	}
-	p := a.progress()
-	defer p.close()
-	create.Progress = p.report()
-	c.Note = func(text string) { a.note("%s", text) }
-	return a.write(cmd, func(m *arcstore.Manager) error {
-		s, err := m.CreateContainer(cmd.Context(), target, c, create)
-		p.close()
-		if s == nil {
-			return explainCheckpoint(err)
+	for _, path := range []*string{&c.Images, &c.RuncRoot} {
+		if *path, err = fullPath(*path); err != nil {
+			return err
 		}
-		return errors.Join(a.printCreated(s), err) // both, where the processes are not as they should be
-	})
+	}
+	req.Container = c
+	return explainCheckpoint(a.create(cmd, req))
 }

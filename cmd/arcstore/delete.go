@@ -5,8 +5,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-
-	"github.com/arcboxlabs/arcstore"
 )
 
 func newDeleteCommand(a *app) *cobra.Command {
@@ -28,8 +26,8 @@ descend from them stay whole. The space comes back with gc.`,
 }
 
 func runDelete(cmd *cobra.Command, a *app, ids []string) error {
-	return a.write(cmd, func(m *arcstore.Manager) error {
-		deleted, err := m.Delete(cmd.Context(), ids...)
+	return a.write(cmd, func(h holder) error {
+		deleted, err := h.Delete(cmd.Context(), ids...)
 		if err != nil {
 			return err
 		}

@@ -33,10 +33,10 @@ is left of a chunk that a snapshot needs; a damaged snapshot loses nothing more.
 }
 
 func runGC(cmd *cobra.Command, a *app, dryRun bool) error {
-	collect := func(ctx context.Context, m *arcstore.Manager) error {
+	collect := func(ctx context.Context, gc func(context.Context, *arcstore.GCOptions) (*arcstore.GCReport, error)) error {
 		p := a.progress()
 		defer p.close()
-		report, err := m.GC(ctx, &arcstore.GCOptions{DryRun: dryRun, Progress: p.report()})
+		report, err := gc(ctx, &arcstore.GCOptions{DryRun: dryRun, Progress: p.report()})
 		p.close()
 		if err != nil {
 			return err
@@ -44,9 +44,9 @@ func runGC(cmd *cobra.Command, a *app, dryRun bool) error {
 		return a.result(report, func(w io.Writer) { printGC(w, report) })
 	}
 	if dryRun {
-		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return collect(cmd.Context(), m) })
+		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return collect(cmd.Context(), m.GC) })
 	}
-	return a.write(cmd, func(m *arcstore.Manager) error { return collect(cmd.Context(), m) })
+	return a.write(cmd, func(h holder) error { return collect(cmd.Context(), h.GC) })
 }
 
 func printGC(w io.Writer, r *arcstore.GCReport) {

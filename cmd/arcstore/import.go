@@ -34,10 +34,10 @@ exit code is 1.`,
 }
 
 func runImport(cmd *cobra.Command, a *app, dir string, dryRun bool) error {
-	run := func(ctx context.Context, m *arcstore.Manager) error {
+	run := func(ctx context.Context, imports func(context.Context, string, *arcstore.ImportOptions) (*arcstore.ImportReport, error)) error {
 		p := a.progress()
 		defer p.close()
-		report, err := m.ImportArcbox(ctx, dir, &arcstore.ImportOptions{DryRun: dryRun, Progress: p.report()})
+		report, err := imports(ctx, dir, &arcstore.ImportOptions{DryRun: dryRun, Progress: p.report()})
 		p.close()
 		if err != nil {
 			return err
@@ -57,9 +57,9 @@ func runImport(cmd *cobra.Command, a *app, dir string, dryRun bool) error {
 		return nil
 	}
 	if dryRun {
-		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return run(cmd.Context(), m) })
+		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return run(cmd.Context(), m.ImportArcbox) })
 	}
-	return a.write(cmd, func(m *arcstore.Manager) error { return run(cmd.Context(), m) })
+	return a.write(cmd, func(h holder) error { return run(cmd.Context(), h.ImportArcbox) })
 }
 
 func printImport(w io.Writer, r *arcstore.ImportReport) {

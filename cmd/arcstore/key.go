@@ -39,11 +39,10 @@ func (a *app) withKeys(cmd *cobra.Command, remote string, write bool, use func(c
 			return use(ctx, r.Keys())
 		})
 	}
-	open := func(m *arcstore.Manager) error { return use(ctx, m.Keys()) }
 	if write {
-		return a.write(cmd, open)
+		return a.write(cmd, func(h holder) error { return use(ctx, h.Keys()) })
 	}
-	return a.read(ctx, open)
+	return a.read(ctx, func(m *arcstore.Manager) error { return use(ctx, m.Keys()) })
 }
 
 // remoteFlag lets a command that is about a store be about a remote.

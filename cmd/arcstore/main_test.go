@@ -30,7 +30,26 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "script"), Setup: setupScript, Cmds: scriptCommands})
+	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "script"), Setup: setupScript, Cmds: scriptCommands, Condition: scriptCondition(false)})
+}
+
+// TestServedScripts runs the same scripts, and each command in them beside a process that holds the store and answers for it.
+func TestServedScripts(t *testing.T) {
+	served := func(env *testscript.Env) error {
+		env.Setenv(servedVariable, "yes")
+		return setupScript(env)
+	}
+	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "script"), Setup: served, Cmds: scriptCommands, Condition: scriptCondition(true)})
+}
+
+// scriptCondition is for lines of scripts that hold only where another process serves the store, "[served]", or only where none does.
+func scriptCondition(served bool) func(string) (bool, error) {
+	return func(condition string) (bool, error) {
+		if condition != "served" {
+			return false, fmt.Errorf("there is no condition %q", condition)
+		}
+		return served, nil
+	}
 }
 
 func setupScript(env *testscript.Env) error {

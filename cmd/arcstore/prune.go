@@ -93,17 +93,17 @@ func runPrune(cmd *cobra.Command, a *app, opt pruneOptions, target string) error
 		return err
 	}
 	if opt.dryRun {
-		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, "gc", m, m.Prune) })
+		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, "gc", m.List, m.Prune) })
 	}
-	return a.write(cmd, func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, "gc", m, m.Prune) })
+	return a.write(cmd, func(h holder) error { return prune(cmd.Context(), a, opt, target, "gc", h.List, h.Prune) })
 }
 
-// prune deletes with the Prune of a store or a remote, whose snapshots m lists and whose garbage collector clears up.
-func prune(ctx context.Context, a *app, opt pruneOptions, target, collector string, m *arcstore.Manager,
-	run func(context.Context, arcstore.Retention, *arcstore.PruneOptions) (*arcstore.PruneReport, error)) error {
+// prune deletes with the Prune of a store or a remote, whose snapshots list lists and whose garbage collector clears up.
+func prune(ctx context.Context, a *app, opt pruneOptions, target, collector string,
+	list func(context.Context, string) ([]*arcstore.Snapshot, error), run func(context.Context, arcstore.Retention, *arcstore.PruneOptions) (*arcstore.PruneReport, error)) error {
 	if target != "" {
 		// A name that is mistyped must not look like one with nothing to do.
-		snapshots, err := m.List(ctx, target)
+		snapshots, err := list(ctx, target)
 		if err != nil {
 			return err
 		}

@@ -108,24 +108,22 @@ lacks, and every byte is verified. To restore a snapshot once, restore --from ne
 
 func runPull(cmd *cobra.Command, a *app, ids []string, from string, limit int64) error {
 	ctx := cmd.Context()
-	return a.write(cmd, func(m *arcstore.Manager) error {
-		return a.openRemote(ctx, m, from, &arcstore.RemoteOptions{DownloadLimit: limit}, func(r *arcstore.Remote) error {
-			p := a.progress()
-			defer p.close()
-			report, err := m.Pull(ctx, r, ids, &arcstore.PullOptions{Progress: p.report()})
-			p.close()
-			if err != nil {
-				return err
-			}
-			return a.result(report, func(w io.Writer) {
-				f := facts{}
-				f.add("pulled", "%s", count(len(report.Pulled)))
-				f.add("there before", "%s", count(len(report.Present)))
-				f.add("fetched", "%s", size(report.BytesRead))
-				f.add("new", "%s (%s)", size(report.BytesNew), plural(report.ChunksNew, "chunk", "chunks"))
-				f.add("took", "%s", took(report.Duration))
-				f.print(w)
-			})
+	return a.write(cmd, func(h holder) error {
+		p := a.progress()
+		defer p.close()
+		report, err := h.Pull(ctx, arcstore.TransferRequest{Remote: from, Snapshots: ids, Limit: limit}, a.events(p))
+		p.close()
+		if err != nil {
+			return err
+		}
+		return a.result(report, func(w io.Writer) {
+			f := facts{}
+			f.add("pulled", "%s", count(len(report.Pulled)))
+			f.add("there before", "%s", count(len(report.Present)))
+			f.add("fetched", "%s", size(report.BytesRead))
+			f.add("new", "%s (%s)", size(report.BytesNew), plural(report.ChunksNew, "chunk", "chunks"))
+			f.add("took", "%s", took(report.Duration))
+			f.print(w)
 		})
 	})
 }

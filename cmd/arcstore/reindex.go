@@ -4,8 +4,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-
-	"github.com/arcboxlabs/arcstore"
 )
 
 func newReindexCommand(a *app) *cobra.Command {
@@ -25,8 +23,8 @@ index; it only finds fast what is stored already.`,
 }
 
 func runReindex(cmd *cobra.Command, a *app) error {
-	return a.write(cmd, func(m *arcstore.Manager) error {
-		report, err := m.Reindex(cmd.Context())
+	return a.write(cmd, func(h holder) error {
+		report, err := h.Reindex(cmd.Context())
 		if err != nil {
 			return err
 		}

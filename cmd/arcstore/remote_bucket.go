@@ -113,7 +113,7 @@ func newRemotePruneCommand(a *app) *cobra.Command {
 				if r.Snapshots == nil {
 					return fmt.Errorf("%w: nothing was pushed there yet", arcstore.ErrNotFound)
 				}
-				return prune(cmd.Context(), a, opt, append(args[1:], "")[0], "remote gc", r.Snapshots, r.Prune)
+				return prune(cmd.Context(), a, opt, append(args[1:], "")[0], "remote gc", r.Snapshots.List, r.Prune)
 			})
 		},
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +23,10 @@ func testMain() {
 	if d, err := time.ParseDuration(os.Getenv(patienceVariable)); err == nil {
 		patience = d
 	}
-	main()
+	if os.Getenv(servedVariable) == "" {
+		main()
+	}
+	os.Exit(runServed(os.Args[1:]))
 }
 
 // startServer starts a real S3 server, or skips.
@@ -89,36 +91,44 @@ func eachVersion(c *minio.Client, bucket, prefix string, do func(minio.ObjectInf
 	return nil
 }
 
-// TestBucketScripts runs the scripts in testdata/bucket against each server that there is.
+// TestBucketScripts runs the scripts in testdata/bucket against each server that there is, and once more beside a process that serves the store.
 func TestBucketScripts(t *testing.T) {
-	for _, k := range s3server.Kinds {
-		t.Run(k.Name, func(t *testing.T) {
-			s := startServer(t, k)
-			testscript.Run(t, testscript.Params{
-				Dir: filepath.Join("testdata", "bucket"),
-				Setup: func(env *testscript.Env) error {
-					if err := setupScript(env); err != nil {
-						return err
-					}
-					env.Setenv("SERVER", k.Name)
-					useServer(env.Setenv, s)
-					env.Values[serverKey] = &scriptState{s, k}
-					name := strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")
-					env.Setenv("BUCKET", name)
-					env.Setenv("URL", "s3://"+name+"/fleet")
-					return makeBucket(s, name, false, false)
-				},
-				Condition: func(cond string) (bool, error) {
-					name, ok := strings.CutPrefix(cond, "server:")
-					if !ok {
-						return false, fmt.Errorf("unknown condition %q", cond)
-					}
-					return name == k.Name, nil
-				},
-				Cmds: scriptCommands,
-			})
-		})
+	for i, k := range s3server.Kinds {
+		t.Run(k.Name, func(t *testing.T) { runBucketScripts(t, k, false) })
+		if i == 0 {
+			t.Run(k.Name+", served", func(t *testing.T) { runBucketScripts(t, k, true) })
+		}
 	}
+}
+
+func runBucketScripts(t *testing.T, k s3server.Kind, served bool) {
+	s := startServer(t, k)
+	others := scriptCondition(served)
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "bucket"),
+		Setup: func(env *testscript.Env) error {
+			if err := setupScript(env); err != nil {
+				return err
+			}
+			if served {
+				env.Setenv(servedVariable, "yes")
+			}
+			env.Setenv("SERVER", k.Name)
+			useServer(env.Setenv, s)
+			env.Values[serverKey] = &scriptState{s, k}
+			name := strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")
+			env.Setenv("BUCKET", name)
+			env.Setenv("URL", "s3://"+name+"/fleet")
+			return makeBucket(s, name, false, false)
+		},
+		Condition: func(cond string) (bool, error) {
+			if name, ok := strings.CutPrefix(cond, "server:"); ok {
+				return name == k.Name, nil
+			}
+			return others(cond)
+		},
+		Cmds: scriptCommands,
+	})
 }
 
 // serverKey is where a script's environment has its server.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcboxlabs/arcstore"
+	"github.com/arcboxlabs/arcstore/cmd/client"
 )
 
 func newVerifyCommand(a *app) *cobra.Command {
@@ -63,10 +64,10 @@ func runVerify(ctx context.Context, a *app, data percentFlag, ids []string) erro
 			return usagef("%q is no ID: a part of the data is given as --data=%s", id, id)
 		}
 	}
-	return a.read(ctx, func(m *arcstore.Manager) error {
+	check := func(verify func(context.Context, *arcstore.VerifyOptions) (*arcstore.VerifyReport, error)) error {
 		p := a.progress()
 		defer p.close()
-		report, err := m.Verify(ctx, &arcstore.VerifyOptions{Snapshots: ids, Data: data > 0, Percent: float64(data), Progress: p.report()})
+		report, err := verify(ctx, &arcstore.VerifyOptions{Snapshots: ids, Data: data > 0, Percent: float64(data), Progress: p.report()})
 		p.close()
 		if err != nil {
 			return err
@@ -84,32 +85,38 @@ func runVerify(ctx context.Context, a *app, data percentFlag, ids []string) erro
 			return hinted{fmt.Errorf("%w: %s", errDamage, plural(len(report.Damage), "thing is wrong", "things are wrong")), hint}
 		}
 		return nil
-	})
+	}
+	if a.from == "" {
+		// Who holds the store can write down what is found.
+		if c, err := client.Dial(ctx, a.store); err == nil {
+			defer c.Close()
+			return check(c.Verify)
+		}
+	}
+	return a.read(ctx, func(m *arcstore.Manager) error { return check(m.Verify) })
 }
 
 func runRepair(cmd *cobra.Command, a *app, data percentFlag, ids []string, remote string) error {
 	ctx := cmd.Context()
-	return a.write(cmd, func(m *arcstore.Manager) error {
-		return a.openRemote(ctx, m, remote, nil, func(r *arcstore.Remote) error {
-			p := a.progress()
-			defer p.close()
-			report, err := m.Repair(ctx, r, &arcstore.VerifyOptions{Snapshots: ids, Data: data > 0, Percent: float64(data), Progress: p.report()})
-			p.close()
-			if err != nil {
-				return err
-			}
-			if err := a.result(report, func(w io.Writer) { printRepair(w, report) }); err != nil {
-				return err
-			}
-			if len(report.Left) > 0 {
-				return hinted{fmt.Errorf("%w: %s could not be repaired", errDamage, plural(len(report.Left), "snapshot", "snapshots")),
-					"restore --allow-damaged gets what can be had of them"}
-			}
-			if len(report.Found.Damage) > 0 {
-				a.note("gc drops what is left of the damage")
-			}
-			return nil
-		})
+	return a.write(cmd, func(h holder) error {
+		p := a.progress()
+		defer p.close()
+		report, err := h.RepairFrom(ctx, remote, &arcstore.VerifyOptions{Snapshots: ids, Data: data > 0, Percent: float64(data), Progress: p.report()}, a.events(p))
+		p.close()
+		if err != nil {
+			return err
+		}
+		if err := a.result(report, func(w io.Writer) { printRepair(w, report) }); err != nil {
+			return err
+		}
+		if len(report.Left) > 0 {
+			return hinted{fmt.Errorf("%w: %s could not be repaired", errDamage, plural(len(report.Left), "snapshot", "snapshots")),
+				"restore --allow-damaged gets what can be had of them"}
+		}
+		if len(report.Found.Damage) > 0 {
+			a.note("gc drops what is left of the damage")
+		}
+		return nil
 	})
 }
 

@@ -43,6 +43,23 @@ func (s Secret) MarshalText() ([]byte, error) {
 	return nil, errors.New("crypt: a secret is not to be written")
 }
 
+// Disclose returns the secret itself, for another process of the same user that is to know it: a passphrase, or the text of a key file.
+func (s Secret) Disclose() (passphrase, keyFile string) {
+	if s.kind == kindPassphrase {
+		return string(s.b), ""
+	}
+	return "", encodeKeyFile(s.b)
+}
+
+// ParseKeyFile returns the secret in the text of a key file: ErrKeyFile if it is none.
+func ParseKeyFile(text string) (Secret, error) {
+	key, err := decodeKeyFile(text)
+	if err != nil {
+		return Secret{}, fmt.Errorf("crypt: %w", err)
+	}
+	return Secret{kindKeyFile, key}, nil
+}
+
 // A key file is one line: what it is, 32 random bytes in hexadecimal digits, and their CRC-32C.
 const (
 	keyFileBegin = "arcstore-key-1 "
@@ -61,13 +78,17 @@ func NewKeyFile(path string) (Secret, error) {
 	if err != nil {
 		return Secret{}, fmt.Errorf("crypt: %w", err)
 	}
-	_, err = fmt.Fprintf(f, "%s%x %08x\n", keyFileBegin, b, keyFileSum(b[:]))
+	_, err = io.WriteString(f, encodeKeyFile(b[:]))
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err != nil {
 		os.Remove(path)
 		return Secret{}, fmt.Errorf("crypt: %w", err)
 	}
 	return Secret{kindKeyFile, b[:]}, nil
+}
+
+func encodeKeyFile(b []byte) string {
+	return fmt.Sprintf("%s%x %08x\n", keyFileBegin, b, keyFileSum(b))
 }
 
 func keyFileSum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }

@@ -1,0 +1,141 @@
+package arcstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/arcboxlabs/arcstore/capture"
+	"github.com/arcboxlabs/arcstore/store/control"
+)
+
+// Events is who is told of an operation while it runs: its progress, notes and warnings. A nil pointer and nil fields are nobody.
+type Events = control.Events
+
+// CreateRequest says in words what to take a snapshot of, and how: it can be written down, in a schedule, or sent to the process
+// that holds the store. Exactly one of Files, QEMU and Container is set. All paths are absolute.
+type CreateRequest struct {
+	Target      string            `json:"target"`
+	Parent      string            `json:"parent,omitempty"` // as in CreateOptions
+	Name        string            `json:"name,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+
+	Files     *Files     `json:"files,omitempty"`
+	QEMU      *QEMU      `json:"qemu,omitempty"`
+	Container *Container `json:"container,omitempty"`
+}
+
+// Files is a VM whose memory and state are files that do not change meanwhile.
+type Files struct {
+	Memory string            `json:"memory"`          // path of a file or block device
+	State  map[string]string `json:"state,omitempty"` // paths of further streams, by their names
+	// Machine describes the VM; nil for nothing.
+	Machine *Machine `json:"machine,omitempty"`
+	// Dirty and CleanSample are as in CreateOptions.
+	Dirty       []byte `json:"dirty,omitempty"`
+	CleanSample int    `json:"clean_sample,omitempty"`
+}
+
+// QEMU is a guest of QEMU's that runs, as capture.OpenQEMU takes it.
+type QEMU struct {
+	Socket  string `json:"socket"`             // path of its QMP socket
+	PreCopy bool   `json:"pre_copy,omitempty"` // as in GuestOptions
+}
+
+// Create takes the snapshot that a request asks for. Files, guests and processes are reached as this process reaches them.
+func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events) (*Snapshot, error) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
+	opts := CreateOptions{Parent: req.Parent, Name: req.Name, Description: req.Description, Labels: req.Labels, Progress: events.Report}
+	switch {
+	case req.Files != nil:
+		return m.createFromFiles(ctx, req.Target, req.Files, &opts)
+	case req.QEMU != nil:
+		return m.createFromQEMU(ctx, req.Target, req.QEMU, &opts)
+	}
+	c := *req.Container
+	c.Note = events.Say
+	return m.CreateContainer(ctx, req.Target, &c, &opts)
+}
+
+// check makes sure that a request asks for one thing, and names all files so that every process finds the same.
+func (req *CreateRequest) check() error {
+	said := 0
+	var paths []string
+	if f := req.Files; f != nil {
+		said++
+		paths = append(paths, f.Memory)
+		for _, p := range f.State {
+			paths = append(paths, p)
+		}
+	}
+	if req.QEMU != nil {
+		said++
+		paths = append(paths, req.QEMU.Socket)
+	}
+	if c := req.Container; c != nil {
+		said++
+		for _, p := range []string{c.Images, c.RuncRoot} {
+			if p != "" {
+				paths = append(paths, p)
+			}
+		}
+	}
+	if said != 1 {
+		return fmt.Errorf("arcstore: %w: a request is for one of files, a guest of QEMU's, and a container", ErrInvalid)
+	}
+	for _, p := range paths {
+		if err := absolute(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Manager) createFromFiles(ctx context.Context, target string, f *Files, opts *CreateOptions) (_ *Snapshot, err error) {
+	var files []*capture.File
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	open := func(stream, name string) (Source, error) {
+		f, err := capture.OpenFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("arcstore: %s: %w", stream, err)
+		}
+		files = append(files, f)
+		return f, nil
+	}
+	vm := &VM{Machine: f.Machine, State: make(map[string]Source, len(f.State))}
+	if vm.Memory, err = open("memory", f.Memory); err != nil {
+		return nil, err
+	}
+	for name, path := range f.State {
+		if vm.State[name], err = open(name, path); err != nil {
+			return nil, err
+		}
+	}
+	opts.Dirty, opts.CleanSample = f.Dirty, f.CleanSample
+	return m.CreateVM(ctx, target, vm, opts)
+}
+
+func (m *Manager) createFromQEMU(ctx context.Context, target string, q *QEMU, opts *CreateOptions) (_ *Snapshot, err error) {
+	guest, err := capture.OpenQEMU(ctx, q.Socket)
+	if err != nil {
+		return nil, err
+	}
+	release := func() {}
+	if m.guard != nil {
+		if release, err = m.guard(q.Socket); err != nil {
+			return nil, errors.Join(err, guest.Close())
+		}
+	}
+	defer func() {
+		err = errors.Join(err, guest.Close())
+		release()
+	}()
+	return m.CreateFromGuest(ctx, target, guest, &GuestOptions{CreateOptions: *opts, PreCopy: q.PreCopy})
+}
