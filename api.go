@@ -70,6 +70,7 @@ var ErrorKinds = control.Kinds{
 	{Name: "stopping", Err: ErrStopping, Status: http.StatusServiceUnavailable},
 	{Name: "ambiguous", Err: ErrAmbiguous, Status: http.StatusBadRequest},
 	{Name: "no_remote", Err: ErrNoRemote, Status: http.StatusBadRequest},
+	{Name: "no_schedule", Err: ErrNoSchedule, Status: http.StatusNotFound},
 	{Name: "not_found", Err: ErrNotFound, Status: http.StatusNotFound},
 	{Name: "no_stream", Err: ErrNoStream, Status: http.StatusNotFound},
 	{Name: "no_process", Err: ErrNoProcess, Status: http.StatusNotFound},

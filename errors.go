@@ -38,6 +38,9 @@ var (
 	// ErrNoRemote: the store has no remote of that name, or none at all.
 	ErrNoRemote = errors.New("no such remote")
 
+	// ErrNoSchedule: the process that holds the store runs no schedule of that name.
+	ErrNoSchedule = errors.New("no such schedule")
+
 	// ErrLocked: the store, or the bucket, is encrypted, and nobody gave a secret.
 	ErrLocked = crypt.ErrLocked
 	// ErrWrongSecret: the passphrase or the key file does not open it.

@@ -34,6 +34,8 @@ var floors = map[string]int{
 	"remote":         2,
 	".":              3, // the façade
 	"cmd/client":     4,
+	"cmd/schedule":   4,
+	"cmd/metrics":    4,
 	"cmd/arcstore":   6,
 	"bench":          6,
 	"bench/crash":    6,

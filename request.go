@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/arcboxlabs/arcstore/capture"
+	"github.com/arcboxlabs/arcstore/manifest"
 	"github.com/arcboxlabs/arcstore/store/control"
 )
 
@@ -45,7 +46,7 @@ type QEMU struct {
 
 // Create takes the snapshot that a request asks for. Files, guests and processes are reached as this process reaches them.
 func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events) (*Snapshot, error) {
-	if err := req.check(); err != nil {
+	if err := req.Check(); err != nil {
 		return nil, err
 	}
 	opts := CreateOptions{Parent: req.Parent, Name: req.Name, Description: req.Description, Labels: req.Labels, Progress: events.Report}
@@ -60,8 +61,12 @@ func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events
 	return m.CreateContainer(ctx, req.Target, &c, &opts)
 }
 
-// check makes sure that a request asks for one thing, and names all files so that every process finds the same.
-func (req *CreateRequest) check() error {
+// Check returns an error that wraps ErrInvalid where a request cannot be: it asks for one thing, of a target whose name can be one,
+// and names all files so that every process finds the same. Whether they are there is not looked at.
+func (req *CreateRequest) Check() error {
+	if err := manifest.ValidTarget(req.Target); err != nil {
+		return fmt.Errorf("arcstore: %w: %w", ErrInvalid, err)
+	}
 	said := 0
 	var paths []string
 	if f := req.Files; f != nil {
