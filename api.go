@@ -65,6 +65,7 @@ type InfoChange struct {
 // ErrorKinds are the names by which errors are known over the control socket; they never change.
 var ErrorKinds = control.Kinds{
 	{Name: "bad_request", Err: control.ErrRequest, Status: http.StatusBadRequest},
+	{Name: "no_such_request", Err: control.ErrNoSuch, Status: http.StatusNotFound},
 	{Name: "cancelled", Err: control.ErrCancelled, Status: http.StatusConflict},
 	{Name: "no_job", Err: control.ErrNoJob, Status: http.StatusNotFound},
 	{Name: "stopping", Err: ErrStopping, Status: http.StatusServiceUnavailable},

@@ -24,8 +24,8 @@ type ServeOptions struct {
 	Remote RemoteOptions
 	// Jobs are told of the operations that run, and may have others; nil keeps them apart.
 	Jobs *control.Jobs
-	// Handler answers what the store's own interface does not have; nil for nobody.
-	Handler http.Handler
+	// Handlers answer what the store's own interface does not have, by the patterns of http.ServeMux.
+	Handlers map[string]http.Handler
 }
 
 // Listen makes the store's control socket, at which other processes of the same user, and of root, find this one. Serve answers there.
@@ -71,13 +71,12 @@ func (m *Manager) Handler(opts *ServeOptions) http.Handler {
 		s.jobs = new(control.Jobs)
 	}
 	s.routes()
-	if opts.Handler != nil {
-		s.mux.Handle("/", opts.Handler)
-	} else {
-		s.mux.Handle("/", control.Handle(ErrorKinds, func(_ context.Context, r *http.Request, _ nothing, _ *Events) (nothing, error) {
-			return nothing{}, fmt.Errorf("%w: there is nothing at %s", control.ErrRequest, r.URL.Path)
-		}))
+	for pattern, h := range opts.Handlers {
+		s.mux.Handle(pattern, h)
 	}
+	s.mux.Handle("/", control.Handle(ErrorKinds, func(_ context.Context, r *http.Request, _ nothing, _ *Events) (nothing, error) {
+		return nothing{}, fmt.Errorf("%w: nothing answers to %s %s", control.ErrNoSuch, r.Method, r.URL.Path)
+	}))
 	return s.mux
 }
 

@@ -84,7 +84,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrOtherKind), errors.Is(err, arcstore.ErrNoRemote),
+	case errors.As(err, &usage), errors.Is(err, arcstore.ErrInvalid), errors.Is(err, arcstore.ErrAmbiguous), errors.Is(err, arcstore.ErrOtherKind), errors.Is(err, arcstore.ErrNoRemote), errors.Is(err, arcstore.ErrNoSchedule),
 		errors.Is(err, arcstore.ErrLocked), errors.Is(err, arcstore.ErrKeyFile), errors.Is(err, arcstore.ErrPlain):
 		return exitUsage
 	case errors.Is(err, errDamage), arcstore.IsCorrupt(err):
@@ -140,6 +140,8 @@ func hint(err error, command string) string {
 		return "--lock-timeout 1m waits for it"
 	case errors.Is(err, arcstore.ErrNoRemote):
 		return "arcstore remote list shows what there is, arcstore remote add adds one"
+	case errors.Is(err, arcstore.ErrNoSchedule):
+		return "arcstore schedule list shows what there is"
 	case errors.Is(err, arcstore.ErrLocked):
 		return "give its key with --key-file FILE, or its passphrase in " + passphraseVariable
 	case errors.Is(err, arcstore.ErrKeyFile):

@@ -43,7 +43,13 @@ func listSnapshots(ctx context.Context, a *app, m *arcstore.Manager, target stri
 	if snapshots == nil {
 		snapshots = []*arcstore.Snapshot{} // an array in JSON too
 	}
-	return a.result(snapshots, func(w io.Writer) { printSnapshots(w, snapshots) })
+	if err := a.result(snapshots, func(w io.Writer) { printSnapshots(w, snapshots) }); err != nil {
+		return err
+	}
+	if a.from == "" {
+		a.failingSchedules()
+	}
+	return nil
 }
 
 func printSnapshots(w io.Writer, snapshots []*arcstore.Snapshot) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -70,6 +71,9 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"mkimages":   scriptMakeImages,
 	"damage":     scriptDamage,
 	"s3":         scriptServer,
+	"until":      scriptUntil,
+	"tell":       scriptTell,
+	"config":     scriptConfig,
 }
 
 // scriptMakeMemory is "mkmem FILE PAGES SEED": an image of a third text, a third random bytes and a third holes.
@@ -204,6 +208,36 @@ func scriptCloneEntry(ts *testscript.TestScript, _ bool, args []string) {
 		e.State = manifest.State(args[2])
 	}
 	ts.Check(c.Put(ctx, e, false))
+}
+
+// scriptUntil is "until COMMAND...": it is run until it succeeds and prints something more than a heading.
+func scriptUntil(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil && strings.Count(ts.ReadFile("stdout"), "\n") > 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("it never succeeds: %v", err)
+		}
+	}
+}
+
+// scriptTell is "tell SIGNAL": HUP, TERM or KILL for the process that holds the store.
+func scriptTell(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	var holder struct{ PID int }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(filepath.Join(ts.Getenv("ARCSTORE_DIR"), "lock"))), &holder))
+	ts.Check(syscall.Kill(holder.PID, signals[args[0]]))
+}
+
+// scriptConfig is "config FILE": a configuration with a schedule that works each second, one that fails, and a gc.
+func scriptConfig(ts *testscript.TestScript, _ bool, args []string) {
+	text := "schedules:\n" +
+		"  - {name: web, snapshot: {files: {memory: " + ts.MkAbs("ram") + "}}, every: 1s, keep: {last: 2}}\n" +
+		"  - {name: broken, snapshot: {qemu: {socket: /nowhere}}, cron: '0 0 1 1 *', retry: {times: 0}}\n" +
+		"  - {name: gc, gc: {}, cron: '@yearly'}\n"
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 
 // scriptSparse is "sparse FILE": its holes take no space.

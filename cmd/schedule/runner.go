@@ -3,6 +3,7 @@ package schedule
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -88,11 +89,27 @@ func (r *Runner) Apply(c *Config) {
 	for name, w := range r.workers {
 		if !wanted[name] {
 			w.stop()
+			w.change(func(st *State) { st.Gone = true })
 			r.leaving = append(r.leaving, w)
 			delete(r.workers, name)
 		}
 	}
 	r.leaving = slices.DeleteFunc(r.leaving, (*worker).ended)
+	r.forget(wanted)
+}
+
+// forget marks what an earlier process ran, and nobody wants any longer.
+func (r *Runner) forget(wanted map[string]bool) {
+	all, err := r.files.all()
+	for _, s := range all {
+		if !wanted[s.Name] && !s.Gone {
+			s.Gone = true
+			err = errors.Join(err, r.files.write(s))
+		}
+	}
+	if err != nil {
+		r.log.Error("states of schedules", "error", err)
+	}
 }
 
 func (w *worker) ended() bool {

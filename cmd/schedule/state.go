@@ -56,6 +56,8 @@ type State struct {
 	// Since is when it was first seen.
 	Since  time.Time `json:"since"`
 	Paused bool      `json:"paused,omitempty"`
+	// Gone is one that the configuration has no longer.
+	Gone bool `json:"gone,omitempty"`
 	// Started is when the last run began, and Running that it has not ended.
 	Started time.Time `json:"started,omitzero"`
 	Running bool      `json:"running,omitempty"`
@@ -139,9 +141,10 @@ func (f states) write(s *State) error {
 	return nil
 }
 
-// States returns what is remembered of the schedules of the store in dir, by name. It needs no lock, and no process that runs them.
-func States(dir string) ([]*State, error) {
-	f := statesOf(dir)
+// States returns what is remembered of the schedules of the store in dir, by name, those included that are gone. It needs no lock, and no process that runs them.
+func States(dir string) ([]*State, error) { return statesOf(dir).all() }
+
+func (f states) all() ([]*State, error) {
 	entries, err := disk.OS.ReadDir(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

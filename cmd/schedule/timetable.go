@@ -20,7 +20,7 @@ type timetable interface {
 type every time.Duration
 
 func (e every) next(t time.Time) time.Time { return t.Add(time.Duration(e)) }
-func (e every) String() string             { return "every " + time.Duration(e).String() }
+func (e every) String() string             { return "every " + Duration(e).short() }
 
 // calendar is a cron expression in a time zone.
 type calendar struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -50,6 +51,7 @@ func (r *Runner) newWorker(s *Schedule) *worker {
 	if w.state.Running { // when the process died
 		w.state.add(Run{Due: w.state.Started, Started: w.state.Started, Result: Abandoned, Error: "the process that ran it ended"})
 	}
+	w.state.Gone = false
 	w.save()
 	go w.loop(ctx)
 	return w
@@ -160,13 +162,25 @@ func (w *worker) run(ctx context.Context, due time.Time, asked bool, events *arc
 	w.mu.Lock()
 	w.running = false
 	w.mu.Unlock()
-	level := log.Info
-	if run.Result == Failed {
-		level = log.Error
-	}
-	level(string(run.Result), "took", run.Duration.Round(time.Millisecond).String(), "tries", run.Tries, "snapshot", run.Snapshot, "error", run.Error)
+	run.log(log)
 	w.r.tell(s, run, before)
 	return run
+}
+
+// log says how a run went.
+func (run *Run) log(log *slog.Logger) {
+	log = log.With("took", run.Duration.Round(time.Millisecond).String())
+	if run.Tries > 1 {
+		log = log.With("tries", run.Tries)
+	}
+	if run.Snapshot != "" {
+		log = log.With("snapshot", run.Snapshot)
+	}
+	if run.Result != Done {
+		log.Error(string(run.Result), "error", run.Error)
+		return
+	}
+	log.Info(string(run.Result))
 }
 
 // try does the work until it succeeds, or was tried often enough.

@@ -19,8 +19,12 @@ const maxRequest = 256 << 20
 // progressEvery is how often progress is told at most.
 const progressEvery = 100 * time.Millisecond
 
-// ErrRequest: a request that cannot be understood.
-var ErrRequest = errors.New("bad request")
+var (
+	// ErrRequest: a request that cannot be understood.
+	ErrRequest = errors.New("bad request")
+	// ErrNoSuch: a request for something that the process does not do.
+	ErrNoSuch = errors.New("no such request")
+)
 
 // Handle returns a handler that reads a request's body as P, runs an operation, and answers with its result, or its failure. Of a
 // request without a body, P is zero.
