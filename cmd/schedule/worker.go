@@ -115,7 +115,7 @@ func (w *worker) sleep(due time.Time) time.Duration {
 	if due.IsZero() {
 		return longestSleep
 	}
-	return min(max(0, due.Sub(time.Now())), longestSleep)
+	return min(max(0, time.Until(due)), longestSleep)
 }
 
 // run does the schedule's work once, with its retries, and remembers how it went.
@@ -142,7 +142,7 @@ func (w *worker) run(ctx context.Context, due time.Time, asked bool, events *arc
 	err := w.r.jobs.Run(ctx, control.Job{Operation: s.operation(), Subject: s.subject(), Schedule: s.Name}, told, func(ctx context.Context, events *arcstore.Events) error {
 		return w.try(ctx, s, &run, events)
 	})
-	run.Duration = time.Now().Sub(run.Started)
+	run.Duration = time.Since(run.Started)
 	switch cause := context.Cause(ctx); {
 	case err == nil:
 		run.Result = Done
