@@ -73,6 +73,7 @@ func (c *creation) options(opts *CreateOptions) capture.Options {
 		Hasher:      c.m.store.Hasher(),
 		Parent:      c.parentTable,
 		Dirty:       chunker.Bitmap(opts.Dirty),
+		Ahead:       opts.ahead(),
 		CleanSample: opts.CleanSample,
 		Damaged:     c.lacks(),
 		Progress: func(done, total int64) {

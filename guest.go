@@ -38,7 +38,8 @@ func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, o
 	var done *Snapshot
 	_, err := m.create(ctx, target, manifest.VM, &create, func(c *creation) error {
 		// What this one holds of packs and manifests stays until it ends, which is after the other one. Its own entry never becomes ready.
-		vm := &VM{Memory: g.Memory()}
+		ahead := capture.ReadAhead(g.Memory())
+		vm := &VM{Memory: ahead}
 		stats, err := capture.CaptureVM(ctx, vm, c.writer, c.builder, c.options(&create))
 		if err != nil {
 			return err
@@ -52,7 +53,7 @@ func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, o
 			return err
 		}
 		final := create
-		final.preCopied = &preCopied{manifest: digest, parent: c.parent, packs: packNames(written.Packs, c.parent), cost: manifest.Cost{
+		final.preCopied = &preCopied{ahead: ahead, manifest: digest, parent: c.parent, packs: packNames(written.Packs, c.parent), cost: manifest.Cost{
 			BytesScanned: stats.Scanned, BytesNew: written.Bytes, BytesStored: written.Stored, ChunksNew: written.Chunks, Duration: time.Since(c.start)}}
 		done, err = m.createPaused(ctx, target, g, &final)
 		return err
@@ -62,6 +63,7 @@ func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, o
 
 // preCopied is memory that was read while its guest ran. A snapshot is built on it in place of its parent.
 type preCopied struct {
+	ahead    *capture.Ahead
 	manifest manifest.Digest
 	parent   *Snapshot // the real one, nil for none
 	packs    []string

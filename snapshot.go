@@ -62,6 +62,14 @@ type CreateOptions struct {
 	preCopied *preCopied
 }
 
+// ahead returns the memory as it was read while its guest ran; nil where it was not.
+func (o *CreateOptions) ahead() *capture.Ahead {
+	if o.preCopied == nil {
+		return nil
+	}
+	return o.preCopied.ahead
+}
+
 // Progress says how far an operation has come, in bytes.
 type Progress = control.Progress
 

@@ -75,6 +75,7 @@ var steps = []struct {
 	{"memory", (*bench).memory},
 	{"chain", (*bench).chainStep},
 	{"scale", (*bench).scale},
+	{"pause", (*bench).pause},
 	{"remote", (*bench).remote},
 }
 

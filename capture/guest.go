@@ -46,7 +46,10 @@ func CaptureGuest(ctx context.Context, g Guest, dir string, sink Sink, b *manife
 	}
 	vm.Memory = g.Memory()
 	if opts.Parent != nil && opts.Dirty == nil {
-		if opts.Dirty, err = g.Changed(ctx, opts.Parent); err != nil {
+		if opts.Dirty, err = g.Changed(ctx, opts.Parent); err == nil && opts.Dirty == nil && opts.Ahead != nil {
+			opts.Dirty, err = opts.Ahead.Changed(ctx)
+		}
+		if err != nil {
 			return stats, 0, err
 		}
 	}

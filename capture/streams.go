@@ -21,6 +21,8 @@ type Options struct {
 	Parent *manifest.Table
 	// Dirty says which pages of the memory may differ from Parent's; nil for all.
 	Dirty chunker.Bitmap
+	// Ahead is the memory as Parent has it, if it was read while the guest ran; nil if not.
+	Ahead *Ahead
 	// CleanSample: one in so many pages that Dirty calls clean is compared
 	// with the parent's all the same; 0 means DefaultCleanSample, negative none.
 	CleanSample int

@@ -1,0 +1,147 @@
+package capture
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/arcboxlabs/arcstore/chunker"
+)
+
+// aheadBlock is how much of the memory is compared at once, in bytes: it fits into a core's cache.
+const aheadBlock = 256 << 10
+
+// Ahead is the memory of a guest that is read while it runs. It remembers a fingerprint of each page as it was read, and
+// finds out once the guest is paused which pages are others by then: at the speed of memory, where naming them again by their content takes
+// several times as long.
+//
+// Fingerprints are of 128 bits, and seeded anew for each memory. Nothing is stored under them.
+type Ahead struct {
+	src   chunker.Source
+	seed  uint64
+	zero  xxh3.Uint128 // of a page of zeros
+	pages []xxh3.Uint128
+}
+
+// What stands for pages without a fingerprint of their own. That a real one is the same is as likely as that two pages have the same.
+var (
+	unread  = xxh3.Uint128{}      // what was not read was a hole
+	unknown = xxh3.Uint128{Lo: 1} // read more than once, and not the same
+)
+
+// ReadAhead returns src, to be captured while its guest runs.
+func ReadAhead(src chunker.Source) *Ahead {
+	a := &Ahead{src: src, seed: rand.Uint64(), pages: make([]xxh3.Uint128, (src.Size()+chunker.PageSize-1)/chunker.PageSize)}
+	a.zero = xxh3.Hash128Seed(make([]byte, chunker.PageSize), a.seed)
+	return a
+}
+
+// Size implements chunker.Source.
+func (a *Ahead) Size() int64 { return a.src.Size() }
+
+// ReadAt implements chunker.Source. Pages that are read in parts count as changed.
+func (a *Ahead) ReadAt(p []byte, off int64) (n int, err error) {
+	n, err = a.src.ReadAt(p, off)
+	for at := 0; at < n; {
+		page := (off + int64(at)) / chunker.PageSize
+		begin := page * chunker.PageSize
+		end := min(begin+chunker.PageSize, a.Size())
+		size := int(end - off - int64(at))
+		sum := unknown
+		if off+int64(at) == begin && at+size <= n {
+			sum = xxh3.Hash128Seed(p[at:at+size], a.seed)
+		}
+		if was := a.pages[page]; was != unread && was != sum {
+			sum = unknown
+		}
+		a.pages[page] = sum
+		at += size
+	}
+	return n, err
+}
+
+// NextData implements chunker.HoleFinder; a source that knows of no holes has none.
+func (a *Ahead) NextData(off int64) (start, end int64, err error) { return nextData(a.src, off) }
+
+func nextData(src chunker.Source, off int64) (start, end int64, err error) {
+	if f, ok := src.(chunker.HoleFinder); ok {
+		return f.NextData(off)
+	}
+	return off, src.Size(), nil
+}
+
+// Changed returns a bitmap of the pages that differ from what was read of them; the guest is paused.
+func (a *Ahead) Changed(ctx context.Context) (chunker.Bitmap, error) {
+	dirty := make(chunker.Bitmap, (len(a.pages)+63)/64*8)
+	at := int64(0)
+	var blocks []int64
+	for at < a.Size() {
+		start, end, err := nextData(a.src, at)
+		if err != nil {
+			return nil, err
+		}
+		if start == end {
+			a.nowHoles(dirty, at, a.Size())
+			break
+		}
+		first := start / aheadBlock * aheadBlock
+		a.nowHoles(dirty, at, first)
+		for at = first; at < end; at += aheadBlock {
+			blocks = append(blocks, at)
+		}
+	}
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			buf := make([]byte, aheadBlock)
+			for i := next.Add(1) - 1; i < int64(len(blocks)); i = next.Add(1) - 1 {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := a.compare(dirty, blocks[i], buf); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return dirty, nil
+}
+
+// nowHoles marks the pages between two offsets that are holes and were none.
+func (a *Ahead) nowHoles(dirty chunker.Bitmap, from, to int64) {
+	for page := (from + chunker.PageSize - 1) / chunker.PageSize; page < min((to+chunker.PageSize-1)/chunker.PageSize, int64(len(a.pages))); page++ {
+		if sum := a.pages[page]; sum != unread && sum != a.zero {
+			dirty[page/8] |= 1 << (page % 8)
+		}
+	}
+}
+
+// compare marks the pages of a block that are others now. Blocks share no byte of the bitmap.
+func (a *Ahead) compare(dirty chunker.Bitmap, off int64, buf []byte) error {
+	buf = buf[:min(int64(len(buf)), a.Size()-off)]
+	if err := chunker.ReadFull(a.src, buf, off); err != nil {
+		return err
+	}
+	for at := 0; at < len(buf); at += chunker.PageSize {
+		data := buf[at:min(at+chunker.PageSize, len(buf))]
+		page := (off + int64(at)) / chunker.PageSize
+		was := a.pages[page]
+		if was == unread {
+			if !chunker.IsZero(data) {
+				dirty[page/8] |= 1 << (page % 8)
+			}
+		} else if xxh3.Hash128Seed(data, a.seed) != was {
+			dirty[page/8] |= 1 << (page % 8)
+		}
+	}
+	return nil
+}
