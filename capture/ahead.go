@@ -116,6 +116,26 @@ func (a *Ahead) Changed(ctx context.Context) (chunker.Bitmap, error) {
 	return dirty, nil
 }
 
+// compareBeside begins what Changed does, and returns how to wait for it; nil for a, which was not read ahead, is never anything.
+func (a *Ahead) compareBeside(ctx context.Context) (wait func() (chunker.Bitmap, error)) {
+	if a == nil {
+		return func() (chunker.Bitmap, error) { return nil, nil }
+	}
+	type result struct {
+		dirty chunker.Bitmap
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		dirty, err := a.Changed(ctx)
+		done <- result{dirty, err}
+	}()
+	return func() (chunker.Bitmap, error) {
+		r := <-done
+		return r.dirty, r.err
+	}
+}
+
 // nowHoles marks the pages between two offsets that are holes and were none.
 func (a *Ahead) nowHoles(dirty chunker.Bitmap, from, to int64) {
 	for page := (from + chunker.PageSize - 1) / chunker.PageSize; page < min((to+chunker.PageSize-1)/chunker.PageSize, int64(len(a.pages))); page++ {

@@ -40,17 +40,19 @@ func CaptureGuest(ctx context.Context, g Guest, dir string, sink Sink, b *manife
 	if err := g.Pause(ctx); err != nil {
 		return stats, 0, err
 	}
+	compared := opts.Ahead.compareBeside(ctx) // while the VMM writes the rest of the state
 	vm, err := g.State(ctx, dir)
-	if err != nil {
+	dirty, derr := compared()
+	if err := errors.Join(err, derr); err != nil {
 		return stats, 0, err
 	}
 	vm.Memory = g.Memory()
 	if opts.Parent != nil && opts.Dirty == nil {
-		if opts.Dirty, err = g.Changed(ctx, opts.Parent); err == nil && opts.Dirty == nil && opts.Ahead != nil {
-			opts.Dirty, err = opts.Ahead.Changed(ctx)
-		}
-		if err != nil {
+		if opts.Dirty, err = g.Changed(ctx, opts.Parent); err != nil {
 			return stats, 0, err
+		}
+		if opts.Dirty == nil {
+			opts.Dirty = dirty
 		}
 	}
 	stats, err = CaptureVM(ctx, vm, sink, b, opts)
