@@ -1,9 +1,13 @@
 package capture
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/zeebo/xxh3"
@@ -15,6 +19,9 @@ import (
 // aheadBlock is how much of the memory is compared at once, in bytes: it fits into a core's cache.
 const aheadBlock = 256 << 10
 
+// maxCopied is how much of what changed is kept in memory, in bytes, so that the guest need not wait until it is stored.
+const maxCopied = 64 << 20
+
 // Ahead is the memory of a guest that is read while it runs. It remembers a fingerprint of each page as it was read, and
 // finds out once the guest is paused which pages are others by then: at the speed of memory, where naming them again by their content takes
 // several times as long.
@@ -25,6 +32,10 @@ type Ahead struct {
 	seed  uint64
 	zero  xxh3.Uint128 // of a page of zeros
 	pages []xxh3.Uint128
+
+	mu     sync.Mutex
+	copies map[int64][]byte // the pages that changed, nil for a hole
+	copied int64            // bytes; more than maxCopied where some are missing
 }
 
 // What stands for pages without a fingerprint of their own. That a real one is the same is as likely as that two pages have the same.
@@ -77,6 +88,7 @@ func nextData(src chunker.Source, off int64) (start, end int64, err error) {
 // Changed returns a bitmap of the pages that differ from what was read of them; the guest is paused.
 func (a *Ahead) Changed(ctx context.Context) (chunker.Bitmap, error) {
 	dirty := make(chunker.Bitmap, (len(a.pages)+63)/64*8)
+	a.copies, a.copied = make(map[int64][]byte), 0
 	at := int64(0)
 	var blocks []int64
 	for at < a.Size() {
@@ -140,7 +152,7 @@ func (a *Ahead) compareBeside(ctx context.Context) (wait func() (chunker.Bitmap,
 func (a *Ahead) nowHoles(dirty chunker.Bitmap, from, to int64) {
 	for page := (from + chunker.PageSize - 1) / chunker.PageSize; page < min((to+chunker.PageSize-1)/chunker.PageSize, int64(len(a.pages))); page++ {
 		if sum := a.pages[page]; sum != unread && sum != a.zero {
-			dirty[page/8] |= 1 << (page % 8)
+			a.mark(dirty, page, nil)
 		}
 	}
 }
@@ -155,13 +167,60 @@ func (a *Ahead) compare(dirty chunker.Bitmap, off int64, buf []byte) error {
 		data := buf[at:min(at+chunker.PageSize, len(buf))]
 		page := (off + int64(at)) / chunker.PageSize
 		was := a.pages[page]
+		same := was == xxh3.Hash128Seed(data, a.seed)
 		if was == unread {
-			if !chunker.IsZero(data) {
-				dirty[page/8] |= 1 << (page % 8)
-			}
-		} else if xxh3.Hash128Seed(data, a.seed) != was {
-			dirty[page/8] |= 1 << (page % 8)
+			same = chunker.IsZero(data)
+		}
+		if !same {
+			a.mark(dirty, page, data)
 		}
 	}
 	return nil
+}
+
+// mark notes that a page is another now, and keeps it if there is room.
+func (a *Ahead) mark(dirty chunker.Bitmap, page int64, data []byte) {
+	dirty[page/8] |= 1 << (page % 8)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.copied += int64(len(data)); a.copied <= maxCopied {
+		a.copies[page] = bytes.Clone(data)
+	}
+}
+
+// Copy returns a source that has the pages which Changed has found, and no others, whatever becomes of the memory; nil where they were too many.
+func (a *Ahead) Copy() chunker.Source {
+	if a.copied > maxCopied {
+		return nil
+	}
+	return pageCopies{a}
+}
+
+// pageCopies are the pages that changed.
+type pageCopies struct{ a *Ahead }
+
+// Size implements chunker.Source.
+func (c pageCopies) Size() int64 { return c.a.Size() }
+
+// ReadAt implements chunker.Source.
+func (c pageCopies) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		at := off + int64(n)
+		page, ok := c.a.copies[at/chunker.PageSize]
+		switch {
+		case at >= c.Size():
+			return n, io.EOF
+		case !ok:
+			return n, fmt.Errorf("capture: the page at byte %d was not kept", at)
+		}
+		end := min((at/chunker.PageSize+1)*chunker.PageSize, c.Size())
+		part := p[n:min(int64(len(p)), int64(n)+end-at)]
+		if page == nil {
+			clear(part)
+		} else {
+			copy(part, page[at%chunker.PageSize:])
+		}
+		n += len(part)
+	}
+	return n, nil
 }

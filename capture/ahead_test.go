@@ -67,6 +67,10 @@ func TestAhead(t *testing.T) {
 			if got := dirty[page/8]&(1<<(page%8)) != 0; got != changed {
 				t.Fatalf("round %d, page %d: changed %v, said %v", round, page, changed, got)
 			}
+			kept := make([]byte, end-at)
+			if err := chunker.ReadFull(ahead.Copy(), kept, at); (err == nil) != changed || changed && !bytes.Equal(kept, after[at:end]) {
+				t.Fatalf("round %d, page %d: changed %v, kept %v", round, page, changed, err)
+			}
 		}
 	}
 }
