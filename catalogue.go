@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/arcboxlabs/arcstore/manifest"
 )
@@ -112,7 +113,8 @@ func latest(entries []*Snapshot, target string, state manifest.State) *Snapshot 
 
 // Delete deletes snapshots and returns their entries. Those that descend from
 // them stay whole. All refs are resolved before the first one is deleted. The space comes back with GC.
-func (m *Manager) Delete(ctx context.Context, refs ...string) ([]*Snapshot, error) {
+func (m *Manager) Delete(ctx context.Context, refs ...string) (deleted []*Snapshot, err error) {
+	defer ended(m, "delete", "", time.Now(), &deleted, &err)
 	if m.readOnly {
 		return nil, ErrReadOnly
 	}
@@ -173,7 +175,8 @@ func (m *Manager) remove(ctx context.Context, e *Snapshot) error {
 
 // Prune deletes what keep does not keep, target by target, and says why each
 // snapshot stays or goes.
-func (m *Manager) Prune(ctx context.Context, keep Retention, opts *PruneOptions) (*PruneReport, error) {
+func (m *Manager) Prune(ctx context.Context, keep Retention, opts *PruneOptions) (report *PruneReport, err error) {
+	defer ended(m, "prune", pruneTarget(opts), time.Now(), &report, &err)
 	if opts == nil {
 		opts = &PruneOptions{}
 	}
@@ -195,7 +198,7 @@ func (m *Manager) Prune(ctx context.Context, keep Retention, opts *PruneOptions)
 	if err != nil {
 		return nil, err
 	}
-	report := &PruneReport{DryRun: opts.DryRun, Decisions: decisions}
+	report = &PruneReport{DryRun: opts.DryRun, Decisions: decisions}
 	for _, d := range decisions {
 		if d.Keep {
 			report.Kept++

@@ -14,10 +14,12 @@ import (
 
 // CreateVM snapshots vm as target. When it returns without an error the
 // snapshot is durable and ready; otherwise there is none.
-func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *CreateOptions) (*Snapshot, error) {
+func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *CreateOptions) (s *Snapshot, err error) {
 	if opts == nil {
 		opts = &CreateOptions{}
 	}
+	opts, observed := m.observeCreate(target, opts)
+	defer func() { observed(s, err) }()
 	return m.create(ctx, target, manifest.VM, opts, func(c *creation) error {
 		stats, err := capture.CaptureVM(ctx, vm, c.writer, c.builder, c.options(opts))
 		if err != nil {
@@ -33,10 +35,12 @@ func (m *Manager) CreateVM(ctx context.Context, target string, vm *VM, opts *Cre
 // ready. With an error there is none, but for one case: where the processes could
 // not be ended, or let go on, after their snapshot was durable, both are returned.
 // Where processes need a choice that container does not make, the error is a *capture.ChoiceError.
-func (m *Manager) CreateContainer(ctx context.Context, target string, container *Container, opts *CreateOptions) (*Snapshot, error) {
+func (m *Manager) CreateContainer(ctx context.Context, target string, container *Container, opts *CreateOptions) (s *Snapshot, err error) {
 	if opts == nil {
 		opts = &CreateOptions{}
 	}
+	opts, observed := m.observeCreate(target, opts)
+	defer func() { observed(s, err) }()
 	if opts.Dirty != nil {
 		return nil, fmt.Errorf("arcstore: %w: a dirty bitmap is for the memory of VMs", ErrInvalid)
 	}
@@ -61,8 +65,9 @@ type creation struct {
 	writer      *store.Writer
 	builder     *manifest.Builder
 	start       time.Time
-	healed      bool          // chunks that were damaged
-	done        bool          // the snapshot is durable
+	healed      bool // chunks that were damaged
+	done        bool // the snapshot is durable
+	dedup       *Dedup
 	copied      manifest.Cost // what copying the memory of a running guest cost
 }
 
@@ -107,7 +112,7 @@ func (m *Manager) create(ctx context.Context, target string, kind manifest.Targe
 		return nil, fmt.Errorf("arcstore: %w: a dirty bitmap says what changed since one snapshot: name that snapshot as the parent", ErrInvalid)
 	}
 	start := time.Now()
-	c := &creation{m: m, start: start, entry: &Snapshot{
+	c := &creation{m: m, start: start, dedup: opts.dedup, entry: &Snapshot{
 		ID: manifest.NewID(), Name: opts.Name, TargetID: target, TargetType: kind, Created: start.UTC(),
 		Description: opts.Description, Labels: opts.Labels, State: manifest.Creating,
 	}}
@@ -257,6 +262,7 @@ func (c *creation) commit(ctx context.Context, stats capture.Stats) error {
 		return err
 	}
 	c.healed = written.Healed > 0
+	c.dedup.add(stats, &written, int64(c.m.ChunkSize()))
 	e := c.entry
 	e.State = manifest.Ready
 	e.Manifest = b.digest

@@ -72,7 +72,8 @@ func (m *Manager) roots(ctx context.Context) (*roots, error) {
 
 // GC frees what no snapshot needs, and lays together what has become
 // scattered. It runs beside creates and restores.
-func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
+func (m *Manager) GC(ctx context.Context, opts *GCOptions) (report *GCReport, err error) {
+	defer ended(m, "gc", "", time.Now(), &report, &err)
 	if opts == nil {
 		opts = &GCOptions{}
 	}
@@ -80,7 +81,7 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (*GCReport, error) {
 		return nil, ErrReadOnly
 	}
 	start := time.Now()
-	report := &GCReport{DryRun: opts.DryRun}
+	report = &GCReport{DryRun: opts.DryRun}
 	if !opts.DryRun {
 		if _, err := m.dropUnfinished(ctx); err != nil {
 			return nil, fmt.Errorf("arcstore: gc: %w", err)

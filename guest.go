@@ -24,11 +24,13 @@ type GuestOptions struct {
 // CreateFromGuest pauses a running guest, snapshots it as target, and resumes it as soon as its memory was read, whatever goes
 // wrong. For how long it was paused is in the snapshot's Cost. When it returns without an error the snapshot is durable and ready;
 // where the guest could not be resumed after that, both are returned.
-func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, opts *GuestOptions) (*Snapshot, error) {
+func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, opts *GuestOptions) (s *Snapshot, err error) {
 	if opts == nil {
 		opts = &GuestOptions{}
 	}
-	create := opts.CreateOptions
+	watched, observed := m.observeCreate(target, &opts.CreateOptions)
+	defer func() { observed(s, err) }()
+	create := *watched
 	if create.Dirty != nil {
 		return nil, fmt.Errorf("arcstore: %w: of a running guest its driver says what is dirty", ErrInvalid)
 	}
@@ -36,7 +38,7 @@ func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, o
 		return m.createPaused(ctx, target, g, &create)
 	}
 	var done *Snapshot
-	_, err := m.create(ctx, target, manifest.VM, &create, func(c *creation) error {
+	_, err = m.create(ctx, target, manifest.VM, &create, func(c *creation) error {
 		// What this one holds of packs and manifests stays until it ends, which is after the other one. Its own entry never becomes ready.
 		ahead := capture.ReadAhead(g.Memory())
 		vm := &VM{Memory: ahead}

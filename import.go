@@ -55,7 +55,8 @@ const (
 // ImportArcbox takes over a tree of snapshots of arcbox-snapshot's, arcstore's predecessor, oldest first, with their IDs, names, labels,
 // times and parents. The tree is left as it is. Snapshots that the store has already are passed over, so an import that was cut off
 // goes on when it is repeated. Snapshots that cannot be imported are in the report; an error ends it.
-func (m *Manager) ImportArcbox(ctx context.Context, dir string, opts *ImportOptions) (*ImportReport, error) {
+func (m *Manager) ImportArcbox(ctx context.Context, dir string, opts *ImportOptions) (report *ImportReport, err error) {
+	defer ended(m, "import", dir, time.Now(), &report, &err)
 	if opts == nil {
 		opts = &ImportOptions{}
 	}

@@ -77,6 +77,9 @@ type Options struct {
 	// until release, what capture.ResumeQEMU does with the guest's socket is due if it does. nil is nobody.
 	Guard func(socket string) (release func(), err error)
 
+	// Observe is told of each operation that ended, from its goroutine; nil is nobody.
+	Observe func(Observation)
+
 	key     *crypt.Key // known already
 	distant bool       // it is read over a network
 }
@@ -90,6 +93,7 @@ type Manager struct {
 	readOnly  bool
 	holder    string
 	guard     func(string) (func(), error)
+	observer  func(Observation)
 	dropped   []*Snapshot // what Open found of creates that had died
 
 	// mu orders what changes the roots of garbage collection: a parent is
@@ -128,6 +132,7 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		readOnly:  opts.ReadOnly,
 		holder:    holder,
 		guard:     opts.Guard,
+		observer:  opts.Observe,
 		parents:   make(map[manifest.Digest]int),
 		running:   make(map[string]bool),
 	}
@@ -224,7 +229,8 @@ type ReindexReport struct {
 
 // Reindex makes the index again from the packs alone. It is never needed for
 // correctness: a lost index is noticed and made again by the next create.
-func (m *Manager) Reindex(ctx context.Context) (*ReindexReport, error) {
+func (m *Manager) Reindex(ctx context.Context) (report *ReindexReport, err error) {
+	defer ended(m, "reindex", "", time.Now(), &report, &err)
 	if m.readOnly {
 		return nil, ErrReadOnly
 	}

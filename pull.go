@@ -29,7 +29,8 @@ type PullReport struct {
 
 // Pull copies snapshots from the bucket into m, with their IDs. Only chunks are fetched that m lacks; every
 // byte is verified. Those that it returns without an error for are durable and ready.
-func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *PullOptions) (*PullReport, error) {
+func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *PullOptions) (report *PullReport, err error) {
+	defer ended(m, "pull", "", time.Now(), &report, &err)
 	if opts == nil {
 		opts = &PullOptions{}
 	}
@@ -37,7 +38,7 @@ func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *Pull
 		return nil, err
 	}
 	start := time.Now()
-	report := &PullReport{Pulled: []string{}, Present: []string{}}
+	report = &PullReport{Pulled: []string{}, Present: []string{}}
 	for _, ref := range refs {
 		e, err := r.Snapshots.getComplete(ctx, ref)
 		if err != nil {

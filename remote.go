@@ -119,7 +119,8 @@ type PushReport struct {
 // Push makes sure that snapshots of m are in the bucket: what refs name (IDs, prefixes, TARGET@latest), or every one
 // that is ready for none. Only chunks are sent that the bucket lacks. Once it returns without an error, they are there until
 // somebody deletes them. It may be repeated after an error, and does what is left.
-func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *PushOptions) (*PushReport, error) {
+func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *PushOptions) (report *PushReport, err error) {
+	defer ended(m, "push", "", time.Now(), &report, &err)
 	if opts == nil {
 		opts = &PushOptions{}
 	}
@@ -140,7 +141,7 @@ func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *Push
 			opts.Progress(Progress{Phase: "push", Done: done, Total: total})
 		}
 	}})
-	report := &PushReport{Pushed: list(done.Pushed), Present: list(done.Present), Packs: done.Packs, Bytes: done.Bytes, Resumed: done.Resumed, Duration: time.Since(start)}
+	report = &PushReport{Pushed: list(done.Pushed), Present: list(done.Present), Packs: done.Packs, Bytes: done.Bytes, Resumed: done.Resumed, Duration: time.Since(start)}
 	if err == nil {
 		err = r.openSnapshots(ctx)
 	}

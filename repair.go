@@ -22,7 +22,8 @@ type RepairReport struct {
 // Repair verifies, and gets from a bucket what is damaged or missing: page tables and catalogue entries of snapshots that
 // are there, and chunks that any snapshot there has. Every byte is verified. What is left of the damage, such as a pack of
 // which nothing is needed anymore, GC drops.
-func (m *Manager) Repair(ctx context.Context, from *Remote, opts *VerifyOptions) (*RepairReport, error) {
+func (m *Manager) Repair(ctx context.Context, from *Remote, opts *VerifyOptions) (report *RepairReport, err error) {
+	defer ended(m, "repair", "", time.Now(), &report, &err)
 	if err := m.canPull(from); err != nil {
 		return nil, err
 	}
@@ -31,7 +32,7 @@ func (m *Manager) Repair(ctx context.Context, from *Remote, opts *VerifyOptions)
 	if err != nil {
 		return nil, err
 	}
-	report := &RepairReport{Found: found, Left: make(map[string]string)}
+	report = &RepairReport{Found: found, Left: make(map[string]string)}
 	pulled := &PullReport{}
 	for _, id := range found.affected() {
 		if err := m.repair(ctx, from.Snapshots, id, pulled); ctx.Err() != nil {

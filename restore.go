@@ -80,7 +80,8 @@ func (m *Manager) restoreStream(ctx context.Context, ref, stream string, opts *R
 }
 
 // restore opens a snapshot for run and reports on it.
-func (m *Manager) restore(ctx context.Context, ref string, opts *RestoreOptions, run func(*SnapshotReader, lostRanges) (restore.Restored, error)) (*RestoreReport, error) {
+func (m *Manager) restore(ctx context.Context, ref string, opts *RestoreOptions, run func(*SnapshotReader, lostRanges) (restore.Restored, error)) (report *RestoreReport, err error) {
+	defer ended(m, "restore", ref, time.Now(), &report, &err)
 	start := time.Now()
 	open := m.manifests.Open
 	if opts.AllowDamaged {

@@ -60,6 +60,7 @@ type CreateOptions struct {
 	created time.Time
 
 	preCopied *preCopied
+	dedup     *Dedup // nil where nobody wants to know
 }
 
 // ahead returns the memory as it was read while its guest ran; nil where it was not.

@@ -18,7 +18,8 @@ import (
 //
 // What it finds is remembered, also by a Manager that is open read-only: the store takes damaged chunks for absent, so
 // that creates heal them, and snapshots become Invalid, or Ready again.
-func (m *Manager) Verify(ctx context.Context, opts *VerifyOptions) (*VerifyReport, error) {
+func (m *Manager) Verify(ctx context.Context, opts *VerifyOptions) (report *VerifyReport, err error) {
+	defer ended(m, "verify", "", time.Now(), &report, &err)
 	if opts == nil {
 		opts = &VerifyOptions{}
 	}

@@ -18,7 +18,15 @@ type Written struct {
 	Bytes  int64    // of the new chunks, uncompressed
 	Stored int64    // of the packs written, bytes
 	Packs  []PackID // that hold the chunks put: those found there and those written
-	Healed int64    // new ones of which there was a damaged copy, or may have been
+	Found  Found
+	Healed int64 // new ones of which there was a damaged copy, or may have been
+}
+
+// Found says where the chunks that were put and not stored were found, in chunks.
+type Found struct {
+	Neighbour int64 // in the slot after the one before
+	Repeated  int64 // on their way into the store
+	Elsewhere int64 // in other packs
 }
 
 // Writer puts chunks into the store: those that it lacks are compressed on
@@ -138,14 +146,17 @@ func (w *Writer) Has(id chunker.ID) (bool, error) { return w.has(&id) }
 func (w *Writer) has(id *chunker.ID) (bool, error) {
 	if w.last != nil && w.next < w.last.slots() && *w.last.id(w.next) == *id && !w.s.damage.spoiled().has(&w.last.pack, w.next) {
 		w.next++
+		w.written.Found.Neighbour++
 		return true, nil
 	}
 	if _, ok := w.pending[*id]; ok {
+		w.written.Found.Repeated++
 		return true, nil
 	}
 	t, slot, err := w.s.find(id, w)
 	if t != nil {
 		w.last, w.next = t, slot+1
+		w.written.Found.Elsewhere++
 	}
 	return t != nil, err
 }

@@ -11,9 +11,13 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/arcboxlabs/arcstore"
+	"github.com/arcboxlabs/arcstore/cmd/metrics"
 	"github.com/arcboxlabs/arcstore/cmd/schedule"
 	"github.com/arcboxlabs/arcstore/store/control"
 )
@@ -72,10 +76,11 @@ func runServe(cmd *cobra.Command, a *app, opt serveOptions) error {
 	defer signal.Stop(hangup)
 
 	ctx := cmd.Context()
-	options := &arcstore.Options{Holder: cmd.CommandPath(), Guard: guardGuest}
+	counters := metrics.New()
+	options := &arcstore.Options{Holder: cmd.CommandPath(), Guard: guardGuest, Observe: counters.Observe}
 	err = a.open(ctx, options, func(m *arcstore.Manager) error {
-		s := &service{app: a, m: m, log: log, opt: opt, remote: arcstore.RemoteOptions{Holder: options.Holder, LockTimeout: a.lockTimeout,
-			Secret: a.secret(context.WithoutCancel(ctx)), Patience: patience}}
+		s := newService(a, m, log, opt, counters, arcstore.RemoteOptions{Holder: options.Holder, LockTimeout: a.lockTimeout,
+			Secret: a.secret(context.WithoutCancel(ctx)), Patience: patience})
 		return s.run(ctx, config, hangup)
 	})
 	var elsewhere *heldElsewhere
@@ -120,6 +125,39 @@ type service struct {
 	opt    serveOptions
 	remote arcstore.RemoteOptions
 	jobs   control.Jobs
+
+	metrics *metrics.Metrics
+	runner  *schedule.Runner
+}
+
+// newService returns a service that is about to run.
+func newService(a *app, m *arcstore.Manager, log *slog.Logger, opt serveOptions, counters *metrics.Metrics, remote arcstore.RemoteOptions) *service {
+	s := &service{app: a, m: m, log: log, opt: opt, metrics: counters, remote: remote}
+	s.runner = schedule.NewRunner(m, a.store, &schedule.Options{Remote: remote, Jobs: &s.jobs, Log: log,
+		Observe: func(sc *schedule.Schedule, r schedule.Run) { counters.Ran(sc.Name, string(r.Result)) }})
+	counters.Watch(metrics.Watched{Store: m,
+		Jobs: func() (jobs []metrics.Job) {
+			for _, j := range s.jobs.List() {
+				jobs = append(jobs, metrics.Job{Operation: j.Operation})
+			}
+			return jobs
+		},
+		Schedules: func() (all []metrics.Schedule) {
+			for _, st := range s.runner.List() {
+				all = append(all, metrics.Schedule{Name: st.Name, Failures: st.Failures, Unpushed: st.Unpushed, LastSuccess: st.LastSuccess, Next: st.Next})
+			}
+			return all
+		}})
+	return s
+}
+
+// handlers are what is answered besides what the store itself has.
+func (s *service) handlers() map[string]http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(s.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	schedules := s.runner.Handler()
+	return map[string]http.Handler{"/v1/schedules": schedules, "/v1/schedules/": schedules,
+		"GET /metrics": promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
 }
 
 // run serves until ctx ends.
@@ -128,32 +166,30 @@ func (s *service) run(ctx context.Context, config *schedule.Config, hangup <-cha
 	if err != nil {
 		return err
 	}
-	runner := schedule.NewRunner(s.m, s.app.store, &schedule.Options{Remote: s.remote, Jobs: &s.jobs, Log: s.log})
 	// Answers are given as long as anything runs.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ended := make(chan error, 1)
-	schedules := runner.Handler()
+	handlers := s.handlers()
 	go func() {
-		ended <- s.m.Serve(serving, l, &arcstore.ServeOptions{Remote: s.remote, Jobs: &s.jobs,
-			Handlers: map[string]http.Handler{"/v1/schedules": schedules, "/v1/schedules/": schedules}})
+		ended <- s.m.Serve(serving, l, &arcstore.ServeOptions{Remote: s.remote, Jobs: &s.jobs, Handlers: handlers})
 	}()
 	if config != nil {
-		runner.Apply(config)
+		s.runner.Apply(config)
 	}
 	s.log.Info("answers for " + s.app.store)
 	notify(daemon.SdNotifyReady)
 	for {
 		select {
 		case err := <-ended: // by itself
-			runner.Close()
+			s.runner.Close()
 			return err
 		case <-hangup:
-			s.reload(runner)
+			s.reload()
 		case <-ctx.Done():
 			s.log.Info("ends")
 			notify(daemon.SdNotifyStopping)
-			runner.Close()
+			s.runner.Close()
 			stop()
 			return <-ended
 		}
@@ -161,7 +197,7 @@ func (s *service) run(ctx context.Context, config *schedule.Config, hangup <-cha
 }
 
 // reload reads the configuration again.
-func (s *service) reload(runner *schedule.Runner) {
+func (s *service) reload() {
 	notify(daemon.SdNotifyReloading + "\n" + monotonicTime())
 	defer notify(daemon.SdNotifyReady)
 	if s.opt.config == "" {
@@ -173,7 +209,7 @@ func (s *service) reload(runner *schedule.Runner) {
 		s.log.Error("the configuration stays as it was", "error", plain(err))
 		return
 	}
-	runner.Apply(config)
+	s.runner.Apply(config)
 	s.log.Info("read the configuration again", "schedules", len(config.Schedules))
 }
 
