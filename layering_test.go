@@ -36,6 +36,7 @@ var floors = map[string]int{
 	"cmd/client":     4,
 	"cmd/schedule":   4,
 	"cmd/metrics":    4,
+	"cmd/ui":         5,
 	"cmd/arcstore":   6,
 	"bench":          6,
 	"bench/crash":    6,

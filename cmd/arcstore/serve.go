@@ -11,9 +11,6 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/arcboxlabs/arcstore"
@@ -23,8 +20,10 @@ import (
 )
 
 type serveOptions struct {
-	config string
-	log    string
+	config  string
+	log     string
+	ui      string
+	metrics string
 }
 
 func newServeCommand(a *app) *cobra.Command {
@@ -40,11 +39,16 @@ With --config it does what the schedules in FILE say: snapshots, with their rete
 remote, gc, and verification. arcstore config example prints one with comments. SIGHUP reads it again;
 what runs then goes on. One that cannot be used changes nothing.
 
+With --ui it offers a page to look at: targets with their snapshots, what each added, what targets have in
+common, schedules, and what runs; and to take, restore, verify and delete. Who wants in needs the token, which is
+in ui.token in the store, or that of $` + uiTokenVariable + `. With --metrics it has figures for Prometheus at /metrics there, for who
+asks; they are at the control socket, too. An address without a host, such as :8080, is on this machine alone.
+
 On SIGTERM, what runs by schedule may go on for as long as the configuration says, and all else ends in good
 order: what is not complete then was never there. systemd is told when it is ready (Type=notify-reload).`,
 		Example: `  arcstore serve
   arcstore config example >/etc/arcstore.yaml
-  arcstore serve --config /etc/arcstore.yaml --log json`,
+  arcstore serve --config /etc/arcstore.yaml --log json --ui :8080`,
 		Args:              takes(0, 0, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,6 +59,11 @@ order: what is not complete then was never there. systemd is told when it is rea
 	f.StringVar(&opt.config, "config", "", "`FILE` with the schedules")
 	f.StringVar(&opt.log, "log", "text", "`FORM` of the log on stderr: text or json")
 	must(cmd.RegisterFlagCompletionFunc("log", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+	f.StringVar(&opt.ui, "ui", "", "offer a page at `ADDR`")
+	f.StringVar(&opt.metrics, "metrics", "", "have figures for Prometheus at `ADDR`")
+	for _, name := range []string{"ui", "metrics"} {
+		must(cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions))
+	}
 	return exits(cmd, exitFailed, exitUsage, exitDamage, exitInUse)
 }
 
@@ -153,11 +162,9 @@ func newService(a *app, m *arcstore.Manager, log *slog.Logger, opt serveOptions,
 
 // handlers are what is answered besides what the store itself has.
 func (s *service) handlers() map[string]http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(s.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	schedules := s.runner.Handler()
 	return map[string]http.Handler{"/v1/schedules": schedules, "/v1/schedules/": schedules,
-		"GET /metrics": promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
+		"GET /metrics": s.metricsHandler()}
 }
 
 // run serves until ctx ends.
@@ -166,6 +173,11 @@ func (s *service) run(ctx context.Context, config *schedule.Config, hangup <-cha
 	if err != nil {
 		return err
 	}
+	closePages, err := s.openPages()
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer closePages()
 	// Answers are given as long as anything runs.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
