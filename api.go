@@ -75,6 +75,7 @@ var ErrorKinds = control.Kinds{
 	{Name: "not_found", Err: ErrNotFound, Status: http.StatusNotFound},
 	{Name: "no_stream", Err: ErrNoStream, Status: http.StatusNotFound},
 	{Name: "no_process", Err: ErrNoProcess, Status: http.StatusNotFound},
+	{Name: "incompatible", Err: ErrIncompatible, Status: http.StatusConflict},
 	{Name: "other_kind", Err: ErrOtherKind, Status: http.StatusBadRequest},
 	{Name: "invalid", Err: ErrInvalid, Status: http.StatusBadRequest},
 	{Name: "invalid", Err: capture.ErrInvalid, Status: http.StatusBadRequest},

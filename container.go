@@ -45,8 +45,10 @@ type RunOptions struct {
 	PIDFile string
 	// Cgroup is a cgroup, as a path below the cgroup mounts, for a tree that is restored without runc: it is
 	// made where it is not there. "" leaves the tree in this process's.
-	Cgroup   string
-	Progress func(Progress)
+	Cgroup string
+	// IgnoreCompatibility tries even where Check says that it will fail.
+	IgnoreCompatibility bool
+	Progress            func(Progress)
 }
 
 // RunReport says what a restore to running processes did.
@@ -77,6 +79,15 @@ func (m *Manager) Run(ctx context.Context, ref string, opts *RunOptions) (_ *Run
 	about, err := r.needCheckpoint(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if !opts.IgnoreCompatibility {
+		c, err := m.Check(ctx, r.entry.ID, nil)
+		if err == nil {
+			err = c.Fatal()
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	staging, err := os.MkdirTemp("", "arcstore-run-")
 	if err != nil {

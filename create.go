@@ -50,6 +50,11 @@ func (m *Manager) CreateContainer(ctx context.Context, target string, container 
 			return err
 		}
 		defer func() { err = errors.Join(err, m.unstage(staging)) }()
+		if container.Images != "" {
+			c.entry.Host = nil // whoever made them knows where
+		} else {
+			c.entry.Host.CRIU = capture.CRIUVersion(ctx)
+		}
 		return capture.CaptureContainer(ctx, container, staging, c.writer, c.builder, c.options(opts), func(stats capture.Stats) error {
 			return c.commit(ctx, stats)
 		})
@@ -116,7 +121,9 @@ func (m *Manager) create(ctx context.Context, target string, kind manifest.Targe
 		ID: manifest.NewID(), Name: opts.Name, TargetID: target, TargetType: kind, Created: start.UTC(),
 		Description: opts.Description, Labels: opts.Labels, State: manifest.Creating,
 	}}
-	if opts.id != "" {
+	if opts.id == "" {
+		c.entry.Host = capture.ThisHost()
+	} else { // it comes from elsewhere
 		c.entry.ID, c.entry.Created = opts.id, opts.created.UTC()
 	}
 	if err := c.begin(ctx, opts.Parent, opts.preCopied); err != nil {
@@ -267,6 +274,9 @@ func (c *creation) commit(ctx context.Context, stats capture.Stats) error {
 	e.State = manifest.Ready
 	e.Manifest = b.digest
 	e.Size = stats.Size
+	if e.Host != nil {
+		e.Host.VMM, e.Host.VMMVersion = stats.VMM, stats.VMMVersion
+	}
 	e.Packs = packNames(written.Packs, c.parent)
 	e.Cost = manifest.Cost{BytesScanned: stats.Scanned + c.copied.BytesScanned, BytesNew: written.Bytes + c.copied.BytesNew,
 		BytesStored: written.Stored + c.copied.BytesStored, ChunksNew: written.Chunks + c.copied.ChunksNew,

@@ -33,6 +33,9 @@ type Files struct {
 	State  map[string]string `json:"state,omitempty"` // paths of further streams, by their names
 	// Machine describes the VM; nil for nothing.
 	Machine *Machine `json:"machine,omitempty"`
+	// VMM and VMMVersion say what runs it, such as "qemu" and "7.2"; "" where that does not matter.
+	VMM        string `json:"vmm,omitempty"`
+	VMMVersion string `json:"vmm_version,omitempty"`
 	// Dirty and CleanSample are as in CreateOptions.
 	Dirty       []byte `json:"dirty,omitempty"`
 	CleanSample int    `json:"clean_sample,omitempty"`
@@ -114,7 +117,7 @@ func (m *Manager) createFromFiles(ctx context.Context, target string, f *Files, 
 		files = append(files, f)
 		return f, nil
 	}
-	vm := &VM{Machine: f.Machine, State: make(map[string]Source, len(f.State))}
+	vm := &VM{VMM: f.VMM, VMMVersion: f.VMMVersion, Machine: f.Machine, State: make(map[string]Source, len(f.State))}
 	if vm.Memory, err = open("memory", f.Memory); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/arcboxlabs/arcstore/manifest"
 )
 
+// VMMQEMU is QEMU's name in the records of snapshots.
+const VMMQEMU = "qemu"
+
 // Streams of a QEMU guest, besides its memory.
 const (
 	// QEMUState is what QEMU's migration writes of a guest, without the memory: a QEMU of the same machine that was started with the
@@ -108,7 +111,11 @@ func (q *QEMU) State(ctx context.Context, _ string) (*VM, error) {
 	if err := q.client.SaveState(ctx, &state); err != nil {
 		return nil, fmt.Errorf("capture: state of QEMU: %w", err)
 	}
-	return &VM{State: map[string]chunker.Source{QEMUState: Bytes(state.Bytes())}}, nil
+	version, err := q.client.Version(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("capture: version of QEMU: %w", err)
+	}
+	return &VM{State: map[string]chunker.Source{QEMUState: Bytes(state.Bytes())}, VMM: VMMQEMU, VMMVersion: version}, nil
 }
 
 // ResumeQEMU lets the guest of a QEMU run whose socket is at path. It is for who finds out that the process which paused it is no more.

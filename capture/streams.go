@@ -36,6 +36,7 @@ type Options struct {
 type Stats struct {
 	Size int64 // of all streams
 	StreamStats
+	VMM, VMMVersion string // as the VM has them
 }
 
 // stream is a named source.

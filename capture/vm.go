@@ -21,6 +21,8 @@ type VM struct {
 	MachineState map[string]chunker.Source
 	// State are further named streams, such as "vmstate" or "config.json".
 	State map[string]chunker.Source
+	// VMM is what runs the guest, such as "qemu", and VMMVersion its version; "" where that is not known.
+	VMM, VMMVersion string
 }
 
 // ErrInvalid is wrapped by the errors for what cannot be captured as it is described.
@@ -33,7 +35,9 @@ func CaptureVM(ctx context.Context, vm *VM, sink Sink, b *manifest.Builder, opts
 	if err != nil {
 		return Stats{}, fmt.Errorf("capture: %w", err)
 	}
-	return captureStreams(ctx, streams, sink, b, opts)
+	stats, err := captureStreams(ctx, streams, sink, b, opts)
+	stats.VMM, stats.VMMVersion = vm.VMM, vm.VMMVersion
+	return stats, err
 }
 
 // streams lists the VM's streams, each once, the memory first.

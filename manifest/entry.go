@@ -46,6 +46,7 @@ type Entry struct {
 	Description string            `json:"description,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	State       State             `json:"state"`
+	Host        *Host             `json:"host,omitempty"` // it was taken on; nil where that is not known
 	Manifest    Digest            `json:"manifest"`
 	Cost        Cost              `json:"cost"`
 	// Packs holds the IDs of the packs that hold its chunks. It is a hint:
@@ -156,8 +157,9 @@ func (e *Entry) checkText() error {
 	for _, p := range e.Packs {
 		ok = ok && utf8.ValidString(p)
 	}
+	ok = ok && (e.Host == nil || e.Host.text())
 	if !ok {
-		return errors.New("its name, description, labels or packs are not UTF-8")
+		return errors.New("its name, description, labels, host or packs are not UTF-8")
 	}
 	return nil
 }

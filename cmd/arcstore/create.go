@@ -37,6 +37,7 @@ type createVMOptions struct {
 	cleanSample int
 	state       []string
 	machine     string
+	vmm         string
 	qemu        string
 	preCopy     bool
 	about       aboutOptions
@@ -121,9 +122,11 @@ memory-backend-file,share=on). The rest of its state becomes the stream ` + capt
 	f.IntVar(&opt.cleanSample, "clean-sample", capture.DefaultCleanSample, "check one in `N` pages that the bitmap calls clean; -1 for none")
 	f.StringArrayVar(&opt.state, "state", nil, "further stream, as `NAME=FILE`; may be repeated")
 	f.StringVar(&opt.machine, "machine", "", "`FILE` with the machine's regions, vCPUs and devices as JSON")
+	f.StringVar(&opt.vmm, "vmm", "", "what runs it, as `NAME=VERSION`, such as qemu=7.2: restore --check compares it")
 	f.StringVar(&opt.qemu, "qemu", "", "QMP `SOCKET` of a running QEMU guest")
 	f.BoolVar(&opt.preCopy, "pre-copy", false, "read the memory before the guest is paused, too")
 	must(cmd.RegisterFlagCompletionFunc("clean-sample", cobra.NoFileCompletions))
+	must(cmd.RegisterFlagCompletionFunc("vmm", cobra.NoFileCompletions))
 	opt.about.addTo(a, cmd)
 	return exits(cmd, exitFailed, exitUsage, exitNotFound, exitDamage, exitInUse, exitInterrupted)
 }
@@ -133,7 +136,7 @@ func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string)
 		return err
 	}
 	if opt.qemu != "" {
-		for _, name := range []string{"dirty", "clean-sample", "state", "machine"} {
+		for _, name := range []string{"dirty", "clean-sample", "state", "machine", "vmm"} {
 			if cmd.Flags().Changed(name) {
 				return usagef("--%s goes with --memory, not with --qemu", name)
 			}
@@ -190,6 +193,9 @@ func (opt *createVMOptions) files() (*arcstore.Files, error) {
 		return nil, err
 	}
 	files.Memory = memory
+	if files.VMM, files.VMMVersion, err = parseVMM(opt.vmm); err != nil {
+		return nil, err
+	}
 	names, err := parsePairs("--state", "NAME=FILE", opt.state)
 	if err != nil {
 		return nil, err

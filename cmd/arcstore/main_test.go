@@ -72,6 +72,7 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"damage":     scriptDamage,
 	"s3":         scriptServer,
 	"until":      scriptUntil,
+	"otherhost":  scriptOtherHost,
 	"tell":       scriptTell,
 	"config":     scriptConfig,
 }
@@ -219,6 +220,20 @@ func scriptUntil(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("it never succeeds: %v", err)
+		}
+	}
+}
+
+// scriptOtherHost is "otherhost TARGET": its newest snapshot was taken on quite another machine.
+func scriptOtherHost(ts *testscript.TestScript, _ bool, args []string) {
+	ctx := context.Background()
+	c := manifest.OpenCatalogue(filepath.Join(ts.Getenv("ARCSTORE_DIR"), "snapshots"), nil)
+	entries, err := c.List(ctx)
+	ts.Check(err)
+	for _, e := range entries {
+		if e.TargetID == args[0] {
+			e.Host = &manifest.Host{Architecture: "sparc", PageSize: 8192}
+			ts.Check(c.Put(ctx, e, true))
 		}
 	}
 }

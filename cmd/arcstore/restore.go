@@ -12,6 +12,8 @@ import (
 )
 
 type restoreOptions struct {
+	check   bool
+	vmm     string
 	output  string
 	force   bool
 	stream  string
@@ -23,7 +25,7 @@ type restoreOptions struct {
 func newRestoreCommand(a *app) *cobra.Command {
 	var opt restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore ID --output DIR | --run | --runc NEWID --bundle DIR",
+		Use:   "restore ID --output DIR | --run | --runc NEWID --bundle DIR | --check",
 		Short: "Bring a snapshot back",
 		Long: `Restore writes every stream of a snapshot as a sparse file under DIR, each under
 its name, or with --stream that one alone. With --output - that stream goes to
@@ -37,6 +39,10 @@ had, or with --runc, as a container of runc's from a bundle; show tells which. T
 and CRIU, the files that the processes had open as they were, their ports and, with --run, their
 process IDs free, and room for all of their memory in $TMPDIR, where CRIU's images are meanwhile.
 
+What a snapshot was taken on is kept with it. --check compares that with this machine, and
+with --vmm with a VMM, and does nothing else: it fails where the snapshot could not go on here.
+So does --run, before it does anything, unless it is told to ignore that.
+
 What fails or is interrupted takes back what it made; files that it replaced stay replaced.
 
 It needs no lock: it works beside a process that uses the store.`,
@@ -44,12 +50,19 @@ It needs no lock: it works beside a process that uses the store.`,
   arcstore restore web-1@latest --output /tmp/web-1 --stream vmstate --force
   arcstore restore web-1@latest --stream memory --output - | sha256sum
   arcstore restore db-1@latest --run --pid-file /run/db-1.pid
-  arcstore restore web-1@latest --runc web-2 --bundle /run/bundles/web-2`,
+  arcstore restore web-1@latest --runc web-2 --bundle /run/bundles/web-2
+  arcstore restore db-1@latest --check`,
 		Args:              takes(1, 1, "one ID"),
 		ValidArgsFunction: atMost(1, a.completeSnapshots),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := oneOf(cmd, "output", "run", "runc"); err != nil {
+			if err := oneOf(cmd, "output", "run", "runc", "check"); err != nil {
 				return err
+			}
+			if opt.check {
+				return runCheck(cmd.Context(), a, args[0], opt.vmm)
+			}
+			if opt.vmm != "" {
+				return usagef("--vmm is for --check")
 			}
 			if cmd.Flags().Changed("runc") && opt.process.Runc == "" {
 				return usagef("--runc is empty: it takes an ID for the container")
@@ -66,6 +79,10 @@ It needs no lock: it works beside a process that uses the store.`,
 	f.BoolVar(&opt.salvage, "allow-damaged", false, "restore what can be had of a damaged snapshot")
 	f.StringVar(&opt.stream, "stream", "", "restore just the stream `NAME`")
 	f.BoolVar(&opt.run, "run", false, "bring the processes of a container back to life")
+	f.BoolVar(&opt.check, "check", false, "only say whether it can go on here")
+	f.StringVar(&opt.vmm, "vmm", "", "with --check: what is to run it, as `NAME=VERSION`, such as qemu=7.2")
+	f.BoolVar(&opt.process.IgnoreCompatibility, "ignore-compatibility", false, "with --run or --runc: try it even where it cannot go on here")
+	must(cmd.RegisterFlagCompletionFunc("vmm", cobra.NoFileCompletions))
 	a.fromFlag(cmd)
 	f.StringVar(&opt.process.Runc, "runc", "", "bring them back as the container `NEWID` of runc's")
 	f.StringVar(&opt.process.Bundle, "bundle", "", "that container's bundle `DIR`")
@@ -88,6 +105,8 @@ func runRestore(ctx context.Context, a *app, opt restoreOptions, id string) erro
 	switch {
 	case opt.output == "":
 		return usagef("--output is empty: it takes a DIR, or - for stdout")
+	case opt.process.IgnoreCompatibility:
+		return usagef("--ignore-compatibility is for --run and --runc")
 	case opt.process.PIDFile != "":
 		return usagef("--pid-file is for --run and --runc")
 	case opt.process.Cgroup != "":
@@ -163,6 +182,8 @@ func runProcesses(cmd *cobra.Command, a *app, opt restoreOptions, id string) err
 		switch {
 		case arcstore.IsCorrupt(err):
 			return hinted{err, "no process was started; --output DIR --allow-damaged restores the images as far as they can be had"}
+		case errors.Is(err, arcstore.ErrIncompatible):
+			return hinted{err, "nothing was started; --ignore-compatibility tries it"}
 		case errors.Is(err, arcstore.ErrOtherKind) && opt.run:
 			return hinted{err, "use --runc NEWID --bundle DIR"}
 		case errors.Is(err, arcstore.ErrOtherKind):

@@ -39,10 +39,11 @@ With --config it does what the schedules in FILE say: snapshots, with their rete
 remote, gc, and verification. arcstore config example prints one with comments. SIGHUP reads it again;
 what runs then goes on. One that cannot be used changes nothing.
 
-With --ui it offers a page to look at: targets with their snapshots, what each added, what targets have in
-common, schedules, and what runs; and to take, restore, verify and delete. Who wants in needs the token, which is
-in ui.token in the store, or that of $` + uiTokenVariable + `. With --metrics it has figures for Prometheus at /metrics there, for who
-asks; they are at the control socket, too. An address without a host, such as :8080, is on this machine alone.
+With --ui it offers a page to look at: targets with their snapshots, what each added, what targets
+have in common, schedules, and what runs; and to take, restore, verify and delete. Who wants in
+needs the token, which is in ui.token in the store, or that of $` + uiTokenVariable + `. With --metrics
+it has figures for Prometheus at /metrics there, for who asks; they are at the control socket, too.
+An address without a host, such as :8080, is on this machine alone.
 
 On SIGTERM, what runs by schedule may go on for as long as the configuration says, and all else ends in good
 order: what is not complete then was never there. systemd is told when it is ready (Type=notify-reload).`,

@@ -113,6 +113,12 @@ func printEntry(w io.Writer, s *arcstore.Snapshot) {
 	for _, key := range slices.Sorted(maps.Keys(s.Labels)) {
 		f.add("label", "%s=%s", key, s.Labels[key])
 	}
+	if h := s.Host; h != nil {
+		f.add("taken on", "%s, %s", printable(orNone(h.CPU)), printable(h.Kernel))
+		if h.VMM != "" {
+			f.add("by", "%s", printable(strings.TrimSpace(h.VMM+" "+h.VMMVersion)))
+		}
+	}
 	f.add("created", "%s", moment(s.Created))
 	f.add("state", "%s", s.State)
 	f.add("parent", "%s", orNone(s.Parent))
