@@ -14,7 +14,7 @@ import (
 type Events = control.Events
 
 // CreateRequest says in words what to take a snapshot of, and how: it can be written down, in a schedule, or sent to the process
-// that holds the store. Exactly one of Files, QEMU and Container is set. All paths are absolute.
+// that holds the store. Exactly one of what follows its labels is set. All paths are absolute.
 type CreateRequest struct {
 	Target      string            `json:"target"`
 	Parent      string            `json:"parent,omitempty"` // as in CreateOptions
@@ -25,6 +25,10 @@ type CreateRequest struct {
 	Files     *Files     `json:"files,omitempty"`
 	QEMU      *QEMU      `json:"qemu,omitempty"`
 	Container *Container `json:"container,omitempty"`
+	// ELFCore is the path of an ELF core, as QEMU's dump-guest-memory writes it.
+	ELFCore string `json:"elf_core,omitempty"`
+	// CloudHypervisor is the path of a directory that is a snapshot of Cloud Hypervisor's.
+	CloudHypervisor string `json:"cloud_hypervisor,omitempty"`
 }
 
 // Files is a VM whose memory and state are files that do not change meanwhile.
@@ -58,6 +62,10 @@ func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events
 		return m.createFromFiles(ctx, req.Target, req.Files, &opts)
 	case req.QEMU != nil:
 		return m.createFromQEMU(ctx, req.Target, req.QEMU, &opts)
+	case req.ELFCore != "":
+		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenDump(req.ELFCore) }, &opts)
+	case req.CloudHypervisor != "":
+		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenCloudHypervisor(req.CloudHypervisor) }, &opts)
 	}
 	c := *req.Container
 	c.Note = events.Say
@@ -91,8 +99,14 @@ func (req *CreateRequest) Check() error {
 			}
 		}
 	}
+	for _, p := range []string{req.ELFCore, req.CloudHypervisor} {
+		if p != "" {
+			said++
+			paths = append(paths, p)
+		}
+	}
 	if said != 1 {
-		return fmt.Errorf("arcstore: %w: a request is for one of files, a guest of QEMU's, and a container", ErrInvalid)
+		return fmt.Errorf("arcstore: %w: a request is for one of files, a dump, a guest, and a container", ErrInvalid)
 	}
 	for _, p := range paths {
 		if err := absolute(p); err != nil {

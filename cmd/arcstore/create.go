@@ -39,6 +39,8 @@ type createVMOptions struct {
 	machine     string
 	vmm         string
 	qemu        string
+	elfCore     string
+	cloud       string
 	preCopy     bool
 	about       aboutOptions
 }
@@ -89,7 +91,7 @@ func (a *app) create(cmd *cobra.Command, req *arcstore.CreateRequest) error {
 func newCreateVMCommand(a *app) *cobra.Command {
 	var opt createVMOptions
 	cmd := &cobra.Command{
-		Use:   "vm TARGET --memory FILE | --qemu SOCKET",
+		Use:   "vm TARGET --memory FILE | --qemu SOCKET | --elf-core FILE | --cloud-hypervisor DIR",
 		Short: "Take a snapshot of a virtual machine",
 		Long: `Create vm takes a snapshot of TARGET, a free name for the virtual machine, from
 the file that holds its memory, which must not change meanwhile. Other files that
@@ -105,11 +107,16 @@ With --qemu, a guest is snapshotted while it runs: QEMU is asked over its QMP so
 pause it, its memory is read in place, and it goes on as soon as that is done, even if this
 process is killed. Its memory must be a file shared with QEMU (-object
 memory-backend-file,share=on). The rest of its state becomes the stream ` + capture.QEMUState + `.
---pre-copy reads the memory once before the pause, which is shorter then.`,
+--pre-copy reads the memory once before the pause, which is shorter then.
+
+--elf-core takes a core that QEMU's dump-guest-memory or gdb's gcore wrote, and --cloud-hypervisor the
+directory of a snapshot of Cloud Hypervisor's. The memory in them is found page by page, so
+that it is deduplicated with all other; export gives back the same file, or directory.`,
 		Example: `  arcstore create vm web-1 --memory /run/vm/web-1.ram --state vmstate=/run/vm/web-1.state
   arcstore create vm web-1 --memory /run/vm/web-1.ram --name nightly --label pin=yes
   arcstore create vm web-1 --memory /run/vm/web-1.ram --dirty /run/vm/web-1.dirty --parent 7f3a09c1
-  arcstore create vm web-1 --qemu /run/vm/web-1.qmp --pre-copy`,
+  arcstore create vm web-1 --qemu /run/vm/web-1.qmp --pre-copy
+  arcstore create vm web-1 --elf-core /tmp/web-1.core`,
 		Args:              takes(1, 1, "the TARGET"),
 		ValidArgsFunction: atMost(1, a.completeTargets),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -124,6 +131,9 @@ memory-backend-file,share=on). The rest of its state becomes the stream ` + capt
 	f.StringVar(&opt.machine, "machine", "", "`FILE` with the machine's regions, vCPUs and devices as JSON")
 	f.StringVar(&opt.vmm, "vmm", "", "what runs it, as `NAME=VERSION`, such as qemu=7.2: restore --check compares it")
 	f.StringVar(&opt.qemu, "qemu", "", "QMP `SOCKET` of a running QEMU guest")
+	f.StringVar(&opt.elfCore, "elf-core", "", "`FILE` that is an ELF core")
+	f.StringVar(&opt.cloud, "cloud-hypervisor", "", "`DIR` that is a snapshot of Cloud Hypervisor's")
+	must(cmd.MarkFlagDirname("cloud-hypervisor"))
 	f.BoolVar(&opt.preCopy, "pre-copy", false, "read the memory before the guest is paused, too")
 	must(cmd.RegisterFlagCompletionFunc("clean-sample", cobra.NoFileCompletions))
 	must(cmd.RegisterFlagCompletionFunc("vmm", cobra.NoFileCompletions))
@@ -132,26 +142,32 @@ memory-backend-file,share=on). The rest of its state becomes the stream ` + capt
 }
 
 func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string) error {
-	if err := oneOf(cmd, "memory", "qemu"); err != nil {
+	if err := oneOf(cmd, "memory", "qemu", "elf-core", "cloud-hypervisor"); err != nil {
 		return err
 	}
-	if opt.qemu != "" {
+	if opt.memory == "" {
 		for _, name := range []string{"dirty", "clean-sample", "state", "machine", "vmm"} {
 			if cmd.Flags().Changed(name) {
-				return usagef("--%s goes with --memory, not with --qemu", name)
+				return usagef("--%s goes with --memory alone", name)
 			}
 		}
-	} else if opt.preCopy {
+	}
+	if opt.preCopy && opt.qemu == "" {
 		return usagef("--pre-copy goes with --qemu")
 	}
 	req, err := opt.about.request(target)
 	if err != nil {
 		return err
 	}
-	if opt.qemu != "" {
+	switch {
+	case opt.qemu != "":
 		req.QEMU = &arcstore.QEMU{PreCopy: opt.preCopy}
 		req.QEMU.Socket, err = fullPath(opt.qemu)
-	} else {
+	case opt.elfCore != "":
+		req.ELFCore, err = fullPath(opt.elfCore)
+	case opt.cloud != "":
+		req.CloudHypervisor, err = fullPath(opt.cloud)
+	default:
 		req.Files, err = opt.files()
 	}
 	if err != nil {

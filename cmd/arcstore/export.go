@@ -24,14 +24,14 @@ type exportOptions struct {
 
 // What export can write.
 var (
-	exportFormats  = []string{"podman", "arcbox"}
+	exportFormats  = []string{"podman", "arcbox", "elf-core", "cloud-hypervisor"}
 	exportCompress = []string{"none", "gzip", "zstd"}
 )
 
 func newExportCommand(a *app) *cobra.Command {
 	var opt exportOptions
 	cmd := &cobra.Command{
-		Use:   "export ID --format podman|arcbox FILE|DIR|-",
+		Use:   "export ID --format FORMAT FILE|DIR|-",
 		Short: "Write a snapshot in the form of another tool",
 		Long: `Export writes a snapshot to FILE, or to stdout, in a form that another tool takes.
 
@@ -42,7 +42,10 @@ and the settings of a container, which arcstore does not capture.
 
 arcbox: a directory below DIR, named after the snapshot's ID, as arcbox-snapshot makes them.
 Memory is a sparse file. What was imported from one comes out as it was; of a VM that was not,
-it has the memory, and the other state in files beside that arcbox-snapshot does not read.`,
+it has the memory, and the other state in files beside that arcbox-snapshot does not read.
+
+elf-core, cloud-hypervisor: the core in FILE, or the directory DIR, that the snapshot was taken of, byte for
+byte. Memory is sparse.`,
 		Example: `  arcstore export web-1@latest --format podman /tmp/web-1.tar
   arcstore export web-1@latest --format podman --compress zstd /tmp/web-1.tar.zst
   arcstore export web-1@latest --format podman - | tar tv
@@ -82,6 +85,11 @@ func runExport(cmd *cobra.Command, a *app, opt exportOptions, id, file string) e
 			}
 		}
 		return runExportArcbox(cmd, a, id, file)
+	case opt.format == "elf-core" || opt.format == "cloud-hypervisor":
+		if cmd.Flags().Changed("compress") {
+			return usagef("--compress is for archives")
+		}
+		return runExportDump(cmd, a, opt, id, file)
 	case file == "-" && a.json:
 		return usagef("stdout cannot take both the archive and --json")
 	}
@@ -136,6 +144,44 @@ func runExportArcbox(cmd *cobra.Command, a *app, id, dir string) error {
 			f := facts{}
 			f.add("exported", "%s", report.Snapshot)
 			f.add("to", "%s", report.Dir)
+			f.add("size", "%s", size(report.Bytes))
+			f.add("took", "%s", took(report.Duration))
+			f.print(w)
+		})
+	})
+}
+
+func runExportDump(cmd *cobra.Command, a *app, opt exportOptions, id, name string) error {
+	if name == "-" {
+		return usagef("--format %s writes a sparse file, in any order: give it a name", opt.format)
+	}
+	return a.read(cmd.Context(), func(m *arcstore.Manager) (err error) {
+		p := a.progress()
+		defer p.close()
+		var report *arcstore.DumpReport
+		ro := &arcstore.RestoreOptions{Progress: p.report()}
+		if opt.format == "cloud-hypervisor" {
+			report, err = m.ExportCloudHypervisor(cmd.Context(), id, name, ro)
+		} else {
+			err = writeNew(name, opt.force, func(w io.Writer) (err error) {
+				f := w.(*os.File)
+				if report, err = m.ExportDump(cmd.Context(), id, f, ro); err != nil {
+					return err
+				}
+				return f.Truncate(report.Bytes)
+			})
+		}
+		p.close()
+		if errors.Is(err, fs.ErrExist) && !opt.force {
+			return hinted{fmt.Errorf("%s: %w", name, arcstore.ErrExists), "--force replaces it"}
+		}
+		if err != nil {
+			return err
+		}
+		return a.result(report, func(w io.Writer) {
+			f := facts{}
+			f.add("exported", "%s", report.Snapshot)
+			f.add("to", "%s", name)
 			f.add("size", "%s", size(report.Bytes))
 			f.add("took", "%s", took(report.Duration))
 			f.print(w)
