@@ -11,6 +11,7 @@ import (
 
 	"github.com/arcboxlabs/arcstore"
 	"github.com/arcboxlabs/arcstore/bench/guest"
+	"github.com/arcboxlabs/arcstore/capture"
 	"github.com/arcboxlabs/arcstore/capture/qmp"
 )
 
@@ -102,7 +103,7 @@ func TestELFCore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	report, err := m.ExportDump(ctx, s.ID, out, nil)
+	report, err := m.ExportDump(ctx, s.ID, capture.KindELFCore, out, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

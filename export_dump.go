@@ -20,9 +20,10 @@ type DumpReport struct {
 	Duration time.Duration `json:"duration_ns"`
 }
 
-// ExportDump writes the dump that a snapshot was taken of to w, byte for byte: w must read as zeros before. The size of what it
-// wrote is in the report: where the dump ends with zeros, w may be shorter.
-func (m *Manager) ExportDump(ctx context.Context, ref string, w io.WriterAt, opts *RestoreOptions) (*DumpReport, error) {
+// ExportDump writes the dump that a snapshot was taken of to w, byte for byte, but for pages of mapped-ram that the file has and does not
+// use: w must read as zeros before. kind is capture.KindELFCore or KindMappedRAM. The size of what it wrote is in the report: where the dump ends
+// with zeros, w may be shorter.
+func (m *Manager) ExportDump(ctx context.Context, ref, kind string, w io.WriterAt, opts *RestoreOptions) (*DumpReport, error) {
 	start := time.Now()
 	r, err := m.OpenSnapshot(ctx, ref)
 	if err != nil {
@@ -33,12 +34,14 @@ func (m *Manager) ExportDump(ctx context.Context, ref string, w io.WriterAt, opt
 	if err != nil {
 		return nil, err
 	}
-	if b == nil {
-		return nil, fmt.Errorf("arcstore: snapshot %s: %w: it was not taken of a dump: restore --output gives what it has", r.entry.ID, ErrOtherKind)
+	layout := new(capture.DumpLayout)
+	if b != nil {
+		if layout, err = capture.DecodeDumpLayout(b); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 	}
-	layout, err := capture.DecodeDumpLayout(b)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	if layout.Kind != kind {
+		return nil, fmt.Errorf("arcstore: snapshot %s: %w: it was not taken of a file of the kind %s: restore --output gives what it has", r.entry.ID, ErrOtherKind, kind)
 	}
 	if _, err := m.RestoreTo(ctx, r.entry.ID, memoryStream, scattered{w, layout.Memory}, false, opts); err != nil {
 		return nil, err

@@ -27,6 +27,8 @@ type CreateRequest struct {
 	Container *Container `json:"container,omitempty"`
 	// ELFCore is the path of an ELF core, as QEMU's dump-guest-memory writes it.
 	ELFCore string `json:"elf_core,omitempty"`
+	// MappedRAM is the path of a file that QEMU has migrated to with the capability mapped-ram.
+	MappedRAM string `json:"mapped_ram,omitempty"`
 	// CloudHypervisor is the path of a directory that is a snapshot of Cloud Hypervisor's.
 	CloudHypervisor string `json:"cloud_hypervisor,omitempty"`
 }
@@ -63,7 +65,9 @@ func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events
 	case req.QEMU != nil:
 		return m.createFromQEMU(ctx, req.Target, req.QEMU, &opts)
 	case req.ELFCore != "":
-		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenDump(req.ELFCore) }, &opts)
+		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenELFCore(req.ELFCore) }, &opts)
+	case req.MappedRAM != "":
+		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenMappedRAM(req.MappedRAM) }, &opts)
 	case req.CloudHypervisor != "":
 		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenCloudHypervisor(req.CloudHypervisor) }, &opts)
 	}
@@ -99,7 +103,7 @@ func (req *CreateRequest) Check() error {
 			}
 		}
 	}
-	for _, p := range []string{req.ELFCore, req.CloudHypervisor} {
+	for _, p := range []string{req.ELFCore, req.MappedRAM, req.CloudHypervisor} {
 		if p != "" {
 			said++
 			paths = append(paths, p)

@@ -21,6 +21,10 @@ const (
 	// DumpLayoutStream says where in the file all of it was; see DumpLayout.
 	DumpLayoutStream = "dump/layout.json"
 
+	// The kinds of dumps.
+	KindELFCore   = "elf-core"
+	KindMappedRAM = "mapped-ram"
+
 	dumpLayoutVersion = 1
 	// MaxDumpLayout bounds the encoding of a layout, in bytes.
 	MaxDumpLayout = 16 << 20
@@ -30,16 +34,17 @@ const (
 // DumpLayout says how the streams of a dump make up its file: memory lies where Memory says, and the rest, in its order, everywhere else.
 type DumpLayout struct {
 	Format int         `json:"format"`
-	Kind   string      `json:"kind"` // "elf-core"
+	Kind   string      `json:"kind"` // KindELFCore or KindMappedRAM
 	Size   int64       `json:"size"` // of the file, in bytes
 	Memory []DumpRange `json:"memory"`
 }
 
 // DumpRange is a part of the file that is memory. Ranges are in the order of the file, and share no byte.
 type DumpRange struct {
-	Offset int64 `json:"offset"` // in the file
-	Length int64 `json:"length"`
-	At     int64 `json:"at"` // in the memory; each begins a page there
+	Offset int64  `json:"offset"` // in the file
+	Length int64  `json:"length"`
+	At     int64  `json:"at"`             // in the memory; each begins a page there
+	Name   string `json:"name,omitempty"` // of a block of memory that has one
 }
 
 // DecodeDumpLayout reads what Encode has written.
@@ -95,21 +100,22 @@ func (l *DumpLayout) Rest() (parts []DumpRange) {
 	return parts
 }
 
-// Dump is an ELF core, as QEMU's dump-guest-memory and gdb's gcore write them: its segments are the memory, page by page.
+// Dump is a file of another tool's in which memory lies among other things.
 type Dump struct {
-	file   *File
-	layout *DumpLayout
-	vm     *VM
+	file *File
+	vm   *VM
 }
 
-// OpenDump opens an ELF core. It must be closed.
-func OpenDump(name string) (*Dump, error) {
+// OpenELFCore opens an ELF core, as QEMU's dump-guest-memory and gdb's gcore write them. It must be closed. Its segments are the memory.
+func OpenELFCore(name string) (*Dump, error) { return openDump(name, (*Dump).openELFCore) }
+
+func openDump(name string, open func(*Dump) error) (*Dump, error) {
 	f, err := OpenFile(name)
 	if err != nil {
 		return nil, err
 	}
 	d := &Dump{file: f}
-	if err := d.open(); err != nil {
+	if err := open(d); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("capture: %s: %w", name, err)
 	}
@@ -125,7 +131,7 @@ func (d *Dump) VM() *VM { return d.vm }
 // What begins a dump that is compressed, as QEMU and makedumpfile write them.
 var kdumpMagics = []string{"KDUMP   ", "makedumpfile"}
 
-func (d *Dump) open() error {
+func (d *Dump) openELFCore() error {
 	var magic [16]byte
 	if _, err := d.file.ReadAt(magic[:], 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -146,28 +152,29 @@ func (d *Dump) open() error {
 	if err != nil {
 		return err
 	}
-	d.layout = &DumpLayout{Format: dumpLayoutVersion, Kind: "elf-core", Size: d.file.Size()}
+	l := &DumpLayout{Format: dumpLayoutVersion, Kind: KindELFCore, Size: d.file.Size()}
 	at := int64(0)
 	for _, s := range segments {
-		d.layout.Memory = append(d.layout.Memory, DumpRange{Offset: int64(s.Off), Length: int64(s.Filesz), At: at})
+		l.Memory = append(l.Memory, DumpRange{Offset: int64(s.Off), Length: int64(s.Filesz), At: at})
 		at += (int64(s.Filesz) + chunker.PageSize - 1) / chunker.PageSize * chunker.PageSize
 	}
-	if err := d.layout.check(); err != nil {
+	if err := l.check(); err != nil {
 		return err
 	}
-	layout, err := json.Marshal(d.layout)
+	return d.describe(l, carved{d.file, l.Memory, l.MemorySize()}, describeDump(core, segments, l))
+}
+
+// describe makes the file a VM.
+func (d *Dump) describe(l *DumpLayout, memory chunker.Source, machine *manifest.Machine) error {
+	text, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}
-	d.vm = &VM{
-		Memory: carved{d.file, d.layout.Memory, d.layout.MemorySize()},
-		State:  map[string]chunker.Source{DumpLayoutStream: Bytes(layout)},
-	}
-	rest := d.layout.Rest()
+	d.vm = &VM{Memory: memory, Machine: machine, State: map[string]chunker.Source{DumpLayoutStream: Bytes(text)}}
+	rest := l.Rest()
 	if n := len(rest); n > 0 {
 		d.vm.State[DumpRest] = carved{d.file, rest, rest[n-1].At + rest[n-1].Length}
 	}
-	d.vm.Machine = describeDump(core, segments, d.layout)
 	return nil
 }
 

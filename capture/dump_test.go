@@ -63,7 +63,7 @@ func openCore(t testing.TB, core []byte) (*Dump, error) {
 	if err := os.WriteFile(name, core, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return OpenDump(name)
+	return OpenELFCore(name)
 }
 
 func TestDump(t *testing.T) {

@@ -40,6 +40,7 @@ type createVMOptions struct {
 	vmm         string
 	qemu        string
 	elfCore     string
+	mappedRAM   string
 	cloud       string
 	preCopy     bool
 	about       aboutOptions
@@ -91,7 +92,7 @@ func (a *app) create(cmd *cobra.Command, req *arcstore.CreateRequest) error {
 func newCreateVMCommand(a *app) *cobra.Command {
 	var opt createVMOptions
 	cmd := &cobra.Command{
-		Use:   "vm TARGET --memory FILE | --qemu SOCKET | --elf-core FILE | --cloud-hypervisor DIR",
+		Use:   "vm TARGET --memory FILE | --qemu SOCKET | --elf-core FILE | ...",
 		Short: "Take a snapshot of a virtual machine",
 		Long: `Create vm takes a snapshot of TARGET, a free name for the virtual machine, from
 the file that holds its memory, which must not change meanwhile. Other files that
@@ -110,8 +111,9 @@ memory-backend-file,share=on). The rest of its state becomes the stream ` + capt
 --pre-copy reads the memory once before the pause, which is shorter then.
 
 --elf-core takes a core that QEMU's dump-guest-memory or gdb's gcore wrote, and --cloud-hypervisor the
-directory of a snapshot of Cloud Hypervisor's. The memory in them is found page by page, so
-that it is deduplicated with all other; export gives back the same file, or directory.`,
+directory of a snapshot of Cloud Hypervisor's; --mapped-ram takes a file that QEMU 9 or later has
+migrated to with the capability mapped-ram. The memory in them is found page by page, so that it
+is deduplicated with all other; export gives back the same file, or directory.`,
 		Example: `  arcstore create vm web-1 --memory /run/vm/web-1.ram --state vmstate=/run/vm/web-1.state
   arcstore create vm web-1 --memory /run/vm/web-1.ram --name nightly --label pin=yes
   arcstore create vm web-1 --memory /run/vm/web-1.ram --dirty /run/vm/web-1.dirty --parent 7f3a09c1
@@ -132,6 +134,7 @@ that it is deduplicated with all other; export gives back the same file, or dire
 	f.StringVar(&opt.vmm, "vmm", "", "what runs it, as `NAME=VERSION`, such as qemu=7.2: restore --check compares it")
 	f.StringVar(&opt.qemu, "qemu", "", "QMP `SOCKET` of a running QEMU guest")
 	f.StringVar(&opt.elfCore, "elf-core", "", "`FILE` that is an ELF core")
+	f.StringVar(&opt.mappedRAM, "mapped-ram", "", "`FILE` that QEMU has migrated to with mapped-ram")
 	f.StringVar(&opt.cloud, "cloud-hypervisor", "", "`DIR` that is a snapshot of Cloud Hypervisor's")
 	must(cmd.MarkFlagDirname("cloud-hypervisor"))
 	f.BoolVar(&opt.preCopy, "pre-copy", false, "read the memory before the guest is paused, too")
@@ -142,7 +145,7 @@ that it is deduplicated with all other; export gives back the same file, or dire
 }
 
 func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string) error {
-	if err := oneOf(cmd, "memory", "qemu", "elf-core", "cloud-hypervisor"); err != nil {
+	if err := oneOf(cmd, "memory", "qemu", "elf-core", "mapped-ram", "cloud-hypervisor"); err != nil {
 		return err
 	}
 	if opt.memory == "" {
@@ -165,6 +168,8 @@ func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string)
 		req.QEMU.Socket, err = fullPath(opt.qemu)
 	case opt.elfCore != "":
 		req.ELFCore, err = fullPath(opt.elfCore)
+	case opt.mappedRAM != "":
+		req.MappedRAM, err = fullPath(opt.mappedRAM)
 	case opt.cloud != "":
 		req.CloudHypervisor, err = fullPath(opt.cloud)
 	default:

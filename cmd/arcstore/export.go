@@ -24,7 +24,7 @@ type exportOptions struct {
 
 // What export can write.
 var (
-	exportFormats  = []string{"podman", "arcbox", "elf-core", "cloud-hypervisor"}
+	exportFormats  = []string{"podman", "arcbox", "elf-core", "mapped-ram", "cloud-hypervisor"}
 	exportCompress = []string{"none", "gzip", "zstd"}
 )
 
@@ -44,8 +44,8 @@ arcbox: a directory below DIR, named after the snapshot's ID, as arcbox-snapshot
 Memory is a sparse file. What was imported from one comes out as it was; of a VM that was not,
 it has the memory, and the other state in files beside that arcbox-snapshot does not read.
 
-elf-core, cloud-hypervisor: the core in FILE, or the directory DIR, that the snapshot was taken of, byte for
-byte. Memory is sparse.`,
+elf-core, mapped-ram, cloud-hypervisor: the FILE, or the directory DIR, that the snapshot was taken
+of, byte for byte. Memory is sparse.`,
 		Example: `  arcstore export web-1@latest --format podman /tmp/web-1.tar
   arcstore export web-1@latest --format podman --compress zstd /tmp/web-1.tar.zst
   arcstore export web-1@latest --format podman - | tar tv
@@ -85,7 +85,7 @@ func runExport(cmd *cobra.Command, a *app, opt exportOptions, id, file string) e
 			}
 		}
 		return runExportArcbox(cmd, a, id, file)
-	case opt.format == "elf-core" || opt.format == "cloud-hypervisor":
+	case slices.Contains([]string{"elf-core", "mapped-ram", "cloud-hypervisor"}, opt.format):
 		if cmd.Flags().Changed("compress") {
 			return usagef("--compress is for archives")
 		}
@@ -165,7 +165,7 @@ func runExportDump(cmd *cobra.Command, a *app, opt exportOptions, id, name strin
 		} else {
 			err = writeNew(name, opt.force, func(w io.Writer) (err error) {
 				f := w.(*os.File)
-				if report, err = m.ExportDump(cmd.Context(), id, f, ro); err != nil {
+				if report, err = m.ExportDump(cmd.Context(), id, opt.format, f, ro); err != nil {
 					return err
 				}
 				return f.Truncate(report.Bytes)
