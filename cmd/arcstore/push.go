@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -50,13 +51,16 @@ func runPush(cmd *cobra.Command, a *app, args []string, to string, limit int64) 
 			if err != nil {
 				return err
 			}
-			if len(snapshots) == 0 {
+			ready := slices.DeleteFunc(slices.Clone(snapshots), func(s *arcstore.Snapshot) bool { return s.State != manifest.Ready })
+			switch {
+			case len(snapshots) == 0:
 				refs = append(refs, arg)
+				continue
+			case len(ready) == 0:
+				ready = snapshots // which the push refuses, and says why; no refs at all would be every snapshot there is
 			}
-			for _, s := range snapshots {
-				if s.State == manifest.Ready {
-					refs = append(refs, s.ID)
-				}
+			for _, s := range ready {
+				refs = append(refs, s.ID)
 			}
 		}
 		return a.openRemote(ctx, m, to, &arcstore.RemoteOptions{UploadLimit: limit}, func(r *arcstore.Remote) error {
