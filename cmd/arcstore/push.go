@@ -46,6 +46,16 @@ func runPush(cmd *cobra.Command, a *app, args []string, to string, limit int64) 
 	ctx := cmd.Context()
 	return a.read(ctx, func(m *arcstore.Manager) error {
 		var refs []string
+		all, err := m.List(ctx, "")
+		if err != nil {
+			return err
+		}
+		damaged := 0
+		for _, s := range all {
+			if s.State == manifest.Invalid && (len(args) == 0 || slices.Contains(args, s.TargetID)) {
+				damaged++
+			}
+		}
 		for _, arg := range args {
 			snapshots, err := m.List(ctx, arg)
 			if err != nil {
@@ -70,6 +80,9 @@ func runPush(cmd *cobra.Command, a *app, args []string, to string, limit int64) 
 			p.close()
 			if err != nil {
 				return err
+			}
+			if damaged > 0 {
+				a.warn(plural(damaged, "snapshot is", "snapshots are") + " damaged, and not pushed: arcstore list shows which")
 			}
 			return a.result(report, func(w io.Writer) {
 				f := facts{}
