@@ -94,6 +94,7 @@ type Manager struct {
 	holder    string
 	guard     func(string) (func(), error)
 	observer  func(Observation)
+	distant   bool
 	dropped   []*Snapshot // what Open found of creates that had died
 
 	// mu orders what changes the roots of garbage collection: a parent is
@@ -133,6 +134,7 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		holder:    holder,
 		guard:     opts.Guard,
 		observer:  opts.Observe,
+		distant:   opts.distant,
 		parents:   make(map[manifest.Digest]int),
 		running:   make(map[string]bool),
 	}

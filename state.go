@@ -17,7 +17,7 @@ func (m *Manager) setStates(ctx context.Context, entries []*Snapshot, damaged fu
 			wrong = append(wrong, e)
 		}
 	}
-	if len(wrong) == 0 {
+	if len(wrong) == 0 || m.distant { // a bucket takes no notes, and the lock would be one of a directory here
 		return nil
 	}
 	if m.readOnly {

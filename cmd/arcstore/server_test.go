@@ -148,6 +148,7 @@ func useServer(set func(key, value string), s *s3server.Server) {
 //	s3 bucket NAME [locked|versioned]
 //	s3 put BUCKET KEY TEXT
 //	s3 delete BUCKET KEY
+//	s3 lose BUCKET PREFIX         all that is there
 //	s3 retain BUCKET PREFIX DAYS  all that is there
 //	s3 hold BUCKET PREFIX         all that is there, with a legal hold
 //	s3 release BUCKET PREFIX      these
@@ -201,6 +202,10 @@ func (s *scriptState) do(ts *testscript.TestScript, neg bool, verb string, args 
 		return err
 	case "delete":
 		return c.RemoveObject(ctx, arg(0), arg(1), minio.RemoveObjectOptions{})
+	case "lose":
+		return eachVersion(c, arg(0), arg(1), func(o minio.ObjectInfo) error {
+			return c.RemoveObject(ctx, arg(0), o.Key, minio.RemoveObjectOptions{VersionID: o.VersionID})
+		})
 	case "retain":
 		mode, until := minio.Compliance, time.Now().AddDate(0, 0, scriptInt(ts, arg(2)))
 		return eachVersion(c, arg(0), arg(1), func(o minio.ObjectInfo) error {
