@@ -56,6 +56,9 @@ encrypted, and the bucket becomes its remote "origin": pull and push work at onc
 					return usagef("--%s goes with --from-remote", name)
 				}
 			}
+			if cmd.Flags().Changed("key-file") && !opt.encrypt {
+				return usagef("--key-file goes with --encrypt: a store that is made without stays readable by everybody")
+			}
 			return runInit(cmd.Context(), a, opt)
 		},
 	}
