@@ -63,7 +63,7 @@ func runPush(cmd *cobra.Command, a *app, args []string, to string, limit int64) 
 			}
 			ready := slices.DeleteFunc(slices.Clone(snapshots), func(s *arcstore.Snapshot) bool { return s.State != manifest.Ready })
 			switch {
-			case len(snapshots) == 0:
+			case len(snapshots) == 0, arg == "": // the latter is no name for all of them
 				refs = append(refs, arg)
 				continue
 			case len(ready) == 0:
