@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,9 @@ snapshot takes nobody's place. The space comes back with gc.`,
 		Args:              takes(0, 1, "a TARGET or nothing"),
 		ValidArgsFunction: atMost(1, a.completeTargets),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := opt.check(cmd, args); err != nil {
+				return err
+			}
 			return runPrune(cmd, a, opt, append(args, "")[0])
 		},
 	}
@@ -65,8 +69,11 @@ func (opt *pruneOptions) flags(cmd *cobra.Command) {
 	f.BoolVar(&opt.dryRun, "dry-run", false, "only say what would go, and why the others stay")
 }
 
-// check is the retention's Validate, in words of the command line.
-func (opt *pruneOptions) check(cmd *cobra.Command) error {
+// check is the retention's Validate, in words of the command line. targets is what was given of them.
+func (opt *pruneOptions) check(cmd *cobra.Command, targets []string) error {
+	if slices.Contains(targets, "") {
+		return usagef("the TARGET is empty: leave it out for all of them")
+	}
 	var rules []string
 	var negative error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -89,9 +96,6 @@ func (opt *pruneOptions) check(cmd *cobra.Command) error {
 }
 
 func runPrune(cmd *cobra.Command, a *app, opt pruneOptions, target string) error {
-	if err := opt.check(cmd); err != nil {
-		return err
-	}
 	if opt.dryRun {
 		return a.read(cmd.Context(), func(m *arcstore.Manager) error { return prune(cmd.Context(), a, opt, target, "gc", m.List, m.Prune) })
 	}

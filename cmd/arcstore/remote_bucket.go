@@ -106,7 +106,7 @@ func newRemotePruneCommand(a *app) *cobra.Command {
 		Args:              takes(1, 2, "a NAME, and perhaps a TARGET"),
 		ValidArgsFunction: atMost(1, a.completeRemotes),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := opt.keep.Validate(); err != nil {
+			if err := opt.check(cmd, args[1:]); err != nil {
 				return err
 			}
 			return a.withRemote(cmd.Context(), args[0], nil, func(r *arcstore.Remote) error {
