@@ -42,7 +42,7 @@ func keySlots(slots []crypt.Slot) []KeySlot {
 type Keys interface {
 	// List returns them, the oldest first.
 	List(ctx context.Context) ([]KeySlot, error)
-	// Add adds a secret.
+	// Add adds a secret: ErrExists if it is one of them.
 	Add(ctx context.Context, secret Secret, label string) (KeySlot, error)
 	// Remove removes one by its ID, or the beginning of it; the last one stays. Who opened the store
 	// with it before may have kept the store's key, which does not change.
@@ -68,7 +68,7 @@ func (k storeKeys) Add(_ context.Context, secret Secret, label string) (added Ke
 		return added, err
 	}
 	err = k.m.store.ChangeSlots(func(slots []crypt.Slot) ([]crypt.Slot, error) {
-		return append(slots, slot), checkRoomForSlot(slots)
+		return append(slots, slot), checkNewSlot(k.m.store.Key(), slots, secret)
 	})
 	return keySlots([]crypt.Slot{slot})[0], err
 }
@@ -109,7 +109,7 @@ func (k remoteKeys) Add(ctx context.Context, secret Secret, label string) (added
 	if err != nil {
 		return added, err
 	}
-	if err := checkRoomForSlot(slots); err != nil {
+	if err := checkNewSlot(k.r.r.Key(), slots, secret); err != nil {
 		return added, err
 	}
 	slot, err := newSlot(k.r.r.Key(), secret, label)
@@ -142,7 +142,13 @@ func newSlot(key *crypt.Key, secret Secret, label string) (crypt.Slot, error) {
 	return slot, err
 }
 
-func checkRoomForSlot(slots []crypt.Slot) error {
+// checkNewSlot refuses a secret that opens a slot already: who removes that one must not find that it still opens the other.
+func checkNewSlot(key *crypt.Key, slots []crypt.Slot, secret Secret) error {
+	for i := range slots {
+		if _, err := crypt.Unlock(key.ID(), slots[i:i+1], secret); err == nil {
+			return fmt.Errorf("arcstore: %w: that secret is the key %s", ErrExists, slots[i].ID)
+		}
+	}
 	if len(slots) >= crypt.MaxSlots {
 		return fmt.Errorf("arcstore: %w: there are %d keys already: remove one", ErrInvalid, len(slots))
 	}
@@ -157,7 +163,7 @@ func slotToRemove(slots []crypt.Slot, id string) (at int, err error) {
 			continue
 		}
 		if at >= 0 {
-			return 0, fmt.Errorf("arcstore: %w: several keys begin with %q", ErrAmbiguous, id)
+			return 0, fmt.Errorf("arcstore: %w: several keys begin with %q: give more of the ID", ErrInvalid, id)
 		}
 		at = i
 	}
