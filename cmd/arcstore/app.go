@@ -185,9 +185,13 @@ func (a *app) read(ctx context.Context, use func(*arcstore.Manager) error) error
 	if a.from != "" {
 		return a.withRemote(ctx, a.from, nil, func(r *arcstore.Remote) error {
 			if r.Snapshots == nil {
-				return fmt.Errorf("%w: nothing was pushed there yet", arcstore.ErrNotFound)
+				return errNothingPushed
 			}
-			return use(r.Snapshots)
+			err := use(r.Snapshots)
+			if errors.Is(err, arcstore.ErrNotFound) {
+				return hinted{err, remoteLsHint}
+			}
+			return err
 		})
 	}
 	return a.open(ctx, &arcstore.Options{ReadOnly: true}, use)

@@ -74,7 +74,11 @@ var (
 	errInterrupted = errors.New("interrupted")
 	errDamage      = errors.New("damage found")
 	errDiffers     = errors.New("what was restored differs from what was captured")
+
+	errNothingPushed = hinted{fmt.Errorf("%w: nothing was pushed there yet", arcstore.ErrNotFound), "arcstore push brings snapshots there"}
 )
+
+const remoteLsHint = "arcstore remote ls shows what there is"
 
 // exitCode maps errors to exit codes; nothing else does.
 func exitCode(err error) int {
@@ -150,13 +154,15 @@ func hint(err error, command string) string {
 		return "a store is encrypted from the beginning: init --encrypt makes one"
 	case errors.Is(err, arcstore.ErrNotFound):
 		if strings.HasPrefix(command, "arcstore remote ") || command == "arcstore pull" {
-			return "arcstore remote ls shows what there is"
+			return remoteLsHint
 		}
 		return "arcstore list shows what there is"
 	case errors.Is(err, arcstore.ErrNoStream):
 		return "arcstore show lists its streams"
 	case errors.Is(err, arcstore.ErrVersion):
 		return "a newer arcstore reads it"
+	case arcstore.IsCorrupt(err) && command == "arcstore pull":
+		return "arcstore remote verify --data shows what else is affected"
 	case arcstore.IsCorrupt(err):
 		return "arcstore verify --data shows what else is affected"
 	case errors.Is(err, syscall.EROFS):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -102,7 +103,11 @@ func runInitFromRemote(ctx context.Context, a *app, opt initOptions) error {
 		return err
 	}
 	opt.remote.Name, opt.remote.URL = "origin", opt.fromRemote
-	if err := arcstore.InitFromRemote(ctx, dir, opt.remote, a.secret(ctx)); err != nil {
+	err = arcstore.InitFromRemote(ctx, dir, opt.remote, a.secret(ctx))
+	if errors.Is(err, arcstore.ErrNotFound) {
+		return hinted{err, "push to it first, from a store that has it as a remote"}
+	}
+	if err != nil {
 		return err
 	}
 	return a.made(ctx, dir)

@@ -34,7 +34,7 @@ func (a *app) withKeys(cmd *cobra.Command, remote string, write bool, use func(c
 	if remote != "" {
 		return a.withRemote(ctx, remote, nil, func(r *arcstore.Remote) error {
 			if r.Snapshots == nil {
-				return fmt.Errorf("%w: nothing was pushed there yet", arcstore.ErrNotFound)
+				return errNothingPushed
 			}
 			return use(ctx, r.Keys())
 		})

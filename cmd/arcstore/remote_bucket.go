@@ -111,7 +111,7 @@ func newRemotePruneCommand(a *app) *cobra.Command {
 			}
 			return a.withRemote(cmd.Context(), args[0], nil, func(r *arcstore.Remote) error {
 				if r.Snapshots == nil {
-					return fmt.Errorf("%w: nothing was pushed there yet", arcstore.ErrNotFound)
+					return errNothingPushed
 				}
 				return prune(cmd.Context(), a, opt, append(args[1:], "")[0], "remote gc", r.Snapshots.List, r.Prune)
 			})
