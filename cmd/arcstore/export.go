@@ -33,7 +33,8 @@ func newExportCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export ID --format FORMAT FILE|DIR|-",
 		Short: "Write a snapshot in the form of another tool",
-		Long: `Export writes a snapshot to FILE, or to stdout, in a form that another tool takes.
+		Long: `Export writes a snapshot in a form that another tool takes, to FILE, to a directory below DIR,
+or an archive to stdout (-).
 
 podman: a container's checkpoint as an archive for podman container restore
 --import and for checkpointctl. What was taken of an archive is, byte for byte,
@@ -83,6 +84,9 @@ func runExport(cmd *cobra.Command, a *app, opt exportOptions, id, file string) e
 			if cmd.Flags().Changed(name) {
 				return usagef("--%s is for archives", name)
 			}
+		}
+		if file == "-" {
+			return usagef("arcbox is a directory, and stdout takes none: give a DIR, or ./- for one of that name")
 		}
 		return runExportArcbox(cmd, a, id, file)
 	case slices.Contains([]string{"elf-core", "mapped-ram", "cloud-hypervisor"}, opt.format):
