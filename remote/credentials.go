@@ -53,7 +53,22 @@ func findCredentials(choice string) (*credentials.Credentials, error) {
 		return nil, fmt.Errorf("remote: credentials: %w", err)
 	}
 	if v.AccessKeyID == "" {
-		return nil, fmt.Errorf("remote: %w: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run with a role", ErrNoCredentials)
+		return nil, fmt.Errorf("remote: %w: %s", ErrNoCredentials, lacking(kind, name))
 	}
 	return c, nil
+}
+
+// lacking says what to do where a choice of credentials has none.
+func lacking(kind, name string) string {
+	switch kind {
+	case "env":
+		return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+	case "profile":
+		return fmt.Sprintf("the shared credentials file, ~/.aws/credentials or $AWS_SHARED_CREDENTIALS_FILE, has no keys in a profile %q", name)
+	case "file":
+		return name + " has no keys in the profile default, or in $AWS_PROFILE"
+	case "iam":
+		return "this machine has no role"
+	}
+	return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run with a role"
 }
