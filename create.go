@@ -82,6 +82,7 @@ func (c *creation) options(opts *CreateOptions) capture.Options {
 		ChunkSize:   c.m.ChunkSize(),
 		Hasher:      c.m.store.Hasher(),
 		Parent:      c.parentTable,
+		ReadParent:  c.readParent,
 		Dirty:       chunker.Bitmap(opts.Dirty),
 		Ahead:       opts.ahead(),
 		CleanSample: opts.CleanSample,
@@ -92,6 +93,16 @@ func (c *creation) options(opts *CreateOptions) capture.Options {
 			}
 		},
 	}
+}
+
+// maxRead is how long a stream may be that readParent reads, in bytes.
+const maxRead = 1 << 20
+
+// readParent returns a small stream of the parent; nil where there is none.
+func (c *creation) readParent(ctx context.Context, name string) ([]byte, error) {
+	r := &SnapshotReader{entry: c.parent, table: c.parentTable, chunks: c.m.store.NewFetcher(packIDs(c.parent.Packs)), chunkSize: c.m.ChunkSize()}
+	defer r.chunks.Close() // the table is the creation's
+	return r.description(name, maxRead)
 }
 
 // lacks says which of the parent's chunks must be put again; nil where no damage is known.

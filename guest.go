@@ -10,7 +10,7 @@ import (
 	"github.com/arcboxlabs/arcstore/manifest"
 )
 
-// Guest is a running VM, as the driver of its VMM gives it, such as capture.QEMU.
+// Guest is a running VM, as the driver of its VMM gives it, such as capture.QEMU or capture.Firecracker.
 type Guest = capture.Guest
 
 // GuestOptions are the choices of CreateFromGuest.
@@ -21,7 +21,7 @@ type GuestOptions struct {
 	PreCopy bool
 }
 
-// CreateFromGuest pauses a running guest, snapshots it as target, and resumes it as soon as its memory was read, whatever goes
+// CreateFromGuest pauses a running guest, snapshots it as target, and resumes it as soon as its memory was read or copied, whatever goes
 // wrong. For how long it was paused is in the snapshot's Cost. When it returns without an error the snapshot is durable and ready;
 // where the guest could not be resumed after that, both are returned.
 func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, opts *GuestOptions) (s *Snapshot, err error) {
@@ -33,6 +33,9 @@ func (m *Manager) CreateFromGuest(ctx context.Context, target string, g Guest, o
 	create := *watched
 	if create.Dirty != nil {
 		return nil, fmt.Errorf("arcstore: %w: of a running guest its driver says what is dirty", ErrInvalid)
+	}
+	if opts.PreCopy && g.Memory() == nil {
+		return nil, fmt.Errorf("arcstore: %w: the memory of this guest cannot be read while it runs", ErrInvalid)
 	}
 	if !opts.PreCopy {
 		return m.createPaused(ctx, target, g, &create)

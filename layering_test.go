@@ -20,26 +20,27 @@ const module = "github.com/arcboxlabs/arcstore"
 // floors says where each package stands. A package imports only what stands
 // lower; within a floor nobody imports anybody.
 var floors = map[string]int{
-	"chunker":        0,
-	"store/disk":     0,
-	"store/crypt":    0,
-	"store/control":  0,
-	"capture/criu":   1,
-	"capture/arcbox": 1,
-	"capture/qmp":    1,
-	"store":          1,
-	"manifest":       1,
-	"capture":        2,
-	"restore":        2,
-	"remote":         2,
-	".":              3, // the façade
-	"cmd/client":     4,
-	"cmd/schedule":   4,
-	"cmd/metrics":    4,
-	"cmd/ui":         5,
-	"cmd/arcstore":   6,
-	"bench":          6,
-	"bench/crash":    6,
+	"chunker":             0,
+	"store/disk":          0,
+	"store/crypt":         0,
+	"store/control":       0,
+	"capture/criu":        1,
+	"capture/arcbox":      1,
+	"capture/firecracker": 1,
+	"capture/qmp":         1,
+	"store":               1,
+	"manifest":            1,
+	"capture":             2,
+	"restore":             2,
+	"remote":              2,
+	".":                   3, // the façade
+	"cmd/client":          4,
+	"cmd/schedule":        4,
+	"cmd/metrics":         4,
+	"cmd/ui":              5,
+	"cmd/arcstore":        6,
+	"bench":               6,
+	"bench/crash":         6,
 }
 
 // strangers are pairs that the floors alone would let meet.
@@ -50,7 +51,7 @@ var strangers = map[string][]string{
 
 // testParts are what tests and benchmarks run against: real guests, a disk
 // that loses power. They import nothing of the module, and only tests and benchmarks import them.
-var testParts = []string{"bench/guest", "bench/processes", "bench/s3server", "bench/crashdisk"}
+var testParts = []string{"bench/firecracker", "bench/guest", "bench/processes", "bench/s3server", "bench/crashdisk"}
 
 const maxLines = 600
 

@@ -74,8 +74,8 @@ type Options struct {
 	// Secret is asked for a secret that opens the store, if that is encrypted. nil fails with ErrLocked.
 	Secret func() (Secret, error)
 	// Guard is called before Create pauses a guest, and sees to it that the guest is resumed should this process die:
-	// until release, what capture.ResumeQEMU does with the guest's socket is due if it does. nil is nobody.
-	Guard func(socket string) (release func(), err error)
+	// until release, what capture.Resume does with these arguments is due if it does. nil is nobody.
+	Guard func(vmm, socket string) (release func(), err error)
 
 	// Observe is told of each operation that ended, from its goroutine; nil is nobody.
 	Observe func(Observation)
@@ -92,7 +92,7 @@ type Manager struct {
 	catalogue *manifest.Catalogue
 	readOnly  bool
 	holder    string
-	guard     func(string) (func(), error)
+	guard     func(vmm, socket string) (func(), error)
 	observer  func(Observation)
 	distant   bool
 	dropped   []*Snapshot // what Open found of creates that had died

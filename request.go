@@ -22,9 +22,11 @@ type CreateRequest struct {
 	Description string            `json:"description,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 
-	Files     *Files     `json:"files,omitempty"`
-	QEMU      *QEMU      `json:"qemu,omitempty"`
-	Container *Container `json:"container,omitempty"`
+	Files       *Files       `json:"files,omitempty"`
+	QEMU        *QEMU        `json:"qemu,omitempty"`
+	Firecracker *Firecracker `json:"firecracker,omitempty"`
+	Exec        *Exec        `json:"exec,omitempty"`
+	Container   *Container   `json:"container,omitempty"`
 	// ELFCore is the path of an ELF core, as QEMU's dump-guest-memory writes it.
 	ELFCore string `json:"elf_core,omitempty"`
 	// MappedRAM is the path of a file that QEMU has migrated to with the capability mapped-ram.
@@ -53,6 +55,17 @@ type QEMU struct {
 	PreCopy bool   `json:"pre_copy,omitempty"` // as in GuestOptions
 }
 
+// Firecracker is a guest of Firecracker's that runs, as capture.OpenFirecracker takes it.
+type Firecracker struct {
+	Socket string `json:"socket"`         // path of its API socket
+	Diff   bool   `json:"diff,omitempty"` // as in capture.FirecrackerOptions
+}
+
+// Exec is a command that writes a VM's memory and state into files, as capture.Exec runs it.
+type Exec struct {
+	Command []string `json:"command"` // a program and its arguments
+}
+
 // Create takes the snapshot that a request asks for. Files, guests and processes are reached as this process reaches them.
 func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events) (*Snapshot, error) {
 	if err := req.Check(); err != nil {
@@ -70,6 +83,10 @@ func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events
 		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenMappedRAM(req.MappedRAM) }, &opts)
 	case req.CloudHypervisor != "":
 		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenCloudHypervisor(req.CloudHypervisor) }, &opts)
+	case req.Firecracker != nil:
+		return m.createFromFirecracker(ctx, req.Target, req.Firecracker, &opts, events)
+	case req.Exec != nil:
+		return m.createFromExec(ctx, req.Target, req.Exec, &opts)
 	}
 	c := *req.Container
 	c.Note = events.Say
@@ -95,6 +112,16 @@ func (req *CreateRequest) Check() error {
 		said++
 		paths = append(paths, req.QEMU.Socket)
 	}
+	if req.Firecracker != nil {
+		said++
+		paths = append(paths, req.Firecracker.Socket)
+	}
+	if e := req.Exec; e != nil {
+		said++
+		if len(e.Command) == 0 || e.Command[0] == "" {
+			return fmt.Errorf("arcstore: %w: exec has no command", ErrInvalid)
+		}
+	}
 	if c := req.Container; c != nil {
 		said++
 		for _, p := range []string{c.Images, c.RuncRoot} {
@@ -110,7 +137,7 @@ func (req *CreateRequest) Check() error {
 		}
 	}
 	if said != 1 {
-		return fmt.Errorf("arcstore: %w: a request is for one of files, a dump, a guest, and a container", ErrInvalid)
+		return fmt.Errorf("arcstore: %w: a request is for one of files, a dump, what a command writes, a guest, and a container", ErrInvalid)
 	}
 	for _, p := range paths {
 		if err := absolute(p); err != nil {
@@ -155,7 +182,7 @@ func (m *Manager) createFromQEMU(ctx context.Context, target string, q *QEMU, op
 	}
 	release := func() {}
 	if m.guard != nil {
-		if release, err = m.guard(q.Socket); err != nil {
+		if release, err = m.guard(capture.VMMQEMU, q.Socket); err != nil {
 			return nil, errors.Join(err, guest.Close())
 		}
 	}
@@ -164,4 +191,44 @@ func (m *Manager) createFromQEMU(ctx context.Context, target string, q *QEMU, op
 		release()
 	}()
 	return m.CreateFromGuest(ctx, target, guest, &GuestOptions{CreateOptions: *opts, PreCopy: q.PreCopy})
+}
+
+func (m *Manager) createFromFirecracker(ctx context.Context, target string, fc *Firecracker, opts *CreateOptions, events *Events) (_ *Snapshot, err error) {
+	release := func() {}
+	guest := capture.OpenFirecracker(fc.Socket, capture.FirecrackerOptions{Diff: fc.Diff, Note: events.Say, Guard: func() (err error) {
+		if m.guard != nil {
+			var done func()
+			if done, err = m.guard(capture.VMMFirecracker, fc.Socket); err == nil {
+				release = done
+			}
+		}
+		return err
+	}})
+	defer func() {
+		err = errors.Join(err, guest.Close())
+		release()
+	}()
+	return m.CreateFromGuest(ctx, target, guest, &GuestOptions{CreateOptions: *opts})
+}
+
+func (m *Manager) createFromExec(ctx context.Context, target string, e *Exec, opts *CreateOptions) (s *Snapshot, err error) {
+	opts, observed := m.observeCreate(target, opts)
+	defer func() { observed(s, err) }()
+	return m.create(ctx, target, manifest.VM, opts, func(c *creation) (err error) {
+		dir, err := m.stage(c.entry.ID)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, m.unstage(dir)) }()
+		written, err := capture.Exec(ctx, e.Command, target, dir)
+		if err != nil {
+			return err
+		}
+		defer written.Close()
+		stats, err := capture.CaptureVM(ctx, &written.VM, c.writer, c.builder, c.options(opts))
+		if err != nil {
+			return err
+		}
+		return c.commit(ctx, stats)
+	})
 }

@@ -19,6 +19,8 @@ type Options struct {
 	Hasher *chunker.Hasher
 	// Parent is the page tables of the parent snapshot; nil for none.
 	Parent *manifest.Table
+	// ReadParent returns a small stream of Parent, nil where it has none; it may be nil.
+	ReadParent func(ctx context.Context, stream string) ([]byte, error)
 	// Dirty says which pages of the memory may differ from Parent's; nil for all.
 	Dirty chunker.Bitmap
 	// Ahead is the memory as Parent has it, if it was read while the guest ran; nil if not.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,17 +14,17 @@ import (
 	"github.com/arcboxlabs/arcstore/capture"
 )
 
-// guardTimeout is how long a guard tries to resume a guest.
-const guardTimeout = time.Minute
+// guardTimeout is how long a guard tries to resume a guest. Firecracker answers nobody while it writes a snapshot.
+const guardTimeout = 10 * time.Minute
 
 // newResumeGuestCommand is the guard: a process that outlives the one that paused a guest, and then resumes the guest.
 func newResumeGuestCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               "resume-guest SOCKET",
-		Short:             "Resume a QEMU guest when stdin ends",
-		Example:           "  arcstore resume-guest /run/vm/web-1.qmp </dev/null",
+		Use:               "resume-guest VMM SOCKET",
+		Short:             "Resume a guest when stdin ends",
+		Example:           "  arcstore resume-guest qemu /run/vm/web-1.qmp </dev/null",
 		Hidden:            true,
-		Args:              takes(1, 1, "a SOCKET"),
+		Args:              takes(2, 2, "a VMM and a SOCKET"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if b, _ := io.ReadAll(a.stdin); len(b) > 0 {
@@ -32,11 +33,11 @@ func newResumeGuestCommand(a *app) *cobra.Command {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), guardTimeout)
 			defer cancel()
 			for {
-				err := capture.ResumeQEMU(ctx, args[0])
-				if err == nil || ctx.Err() != nil {
+				err := capture.Resume(ctx, args[0], args[1])
+				if err == nil || ctx.Err() != nil || errors.Is(err, capture.ErrInvalid) {
 					return err
 				}
-				time.Sleep(100 * time.Millisecond) // QEMU has not noticed yet that the other one is gone
+				time.Sleep(100 * time.Millisecond) // QEMU, say, has not noticed yet that the other one is gone
 			}
 		},
 	}
@@ -44,12 +45,12 @@ func newResumeGuestCommand(a *app) *cobra.Command {
 }
 
 // guardGuest starts a process that resumes a guest if this one dies. done ends it.
-func guardGuest(socket string) (done func(), err error) {
+func guardGuest(vmm, socket string) (done func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("guard of the guest: %w", err)
 	}
-	guard := exec.Command(self, "resume-guest", socket)
+	guard := exec.Command(self, "resume-guest", vmm, socket)
 	apart(guard)
 	in, err := guard.StdinPipe()
 	if err == nil {
