@@ -63,7 +63,8 @@ type Firecracker struct {
 
 // Exec is a command that writes a VM's memory and state into files, as capture.Exec runs it.
 type Exec struct {
-	Command []string `json:"command"` // a program and its arguments
+	Command   []string `json:"command"`             // a program and its arguments
+	Directory string   `json:"directory,omitempty"` // where it is run; "" is that of the process that holds the store
 }
 
 // Create takes the snapshot that a request asks for. Files, guests and processes are reached as this process reaches them.
@@ -120,6 +121,9 @@ func (req *CreateRequest) Check() error {
 		said++
 		if len(e.Command) == 0 || e.Command[0] == "" {
 			return fmt.Errorf("arcstore: %w: exec has no command", ErrInvalid)
+		}
+		if e.Directory != "" {
+			paths = append(paths, e.Directory)
 		}
 	}
 	if c := req.Container; c != nil {
@@ -220,7 +224,7 @@ func (m *Manager) createFromExec(ctx context.Context, target string, e *Exec, op
 			return err
 		}
 		defer func() { err = errors.Join(err, m.unstage(dir)) }()
-		written, err := capture.Exec(ctx, e.Command, target, dir)
+		written, err := capture.Exec(ctx, e.Command, e.Directory, target, dir)
 		if err != nil {
 			return err
 		}

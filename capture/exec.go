@@ -39,14 +39,14 @@ func (w *Written) Close() {
 	}
 }
 
-// Exec runs a command that writes the memory of target, and perhaps other state, into files in dir, which is empty. When ctx ends, the command and all
+// Exec runs a command, in a directory or, if that is "", in ours, that writes the memory of target, and perhaps other state, into files in dir, which is empty. When ctx ends, the command and all
 // that it started in its process group are killed.
-func Exec(ctx context.Context, command []string, target, dir string) (*Written, error) {
+func Exec(ctx context.Context, command []string, directory, target, dir string) (*Written, error) {
 	memory, state := filepath.Join(dir, "memory"), filepath.Join(dir, "state")
 	if err := os.Mkdir(state, 0o700); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
-	if err := run(ctx, command, ExecMemory+"="+memory, ExecStateDir+"="+state, ExecTarget+"="+target); err != nil {
+	if err := run(ctx, command, directory, ExecMemory+"="+memory, ExecStateDir+"="+state, ExecTarget+"="+target); err != nil {
 		return nil, err
 	}
 	info, err := os.Lstat(memory)
@@ -97,8 +97,9 @@ func (w *Written) open(dir string) error {
 }
 
 // run runs a command. An error says what it said last.
-func run(ctx context.Context, command []string, env ...string) error {
+func run(ctx context.Context, command []string, directory string, env ...string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Dir = directory
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -100,8 +100,12 @@ func (f *Firecracker) Memory() chunker.Source { return nil }
 func (f *Firecracker) Succeed(ctx context.Context, dir string, p Predecessor) error {
 	// Before Firecracker is asked for anything, which would be seen.
 	origin, full := f.origin(ctx, p)
+	if f.place != nil {
+		f.place.Close() // the one of the snapshot before
+		f.place = nil
+	}
 	var err error
-	if f.peer, err = f.client.Peer(ctx); err == nil {
+	if f.peer, err = f.client.Peer(ctx); err == nil && f.lock == nil {
 		f.lock, err = f.peer.Lock()
 	}
 	if err == nil {

@@ -10,6 +10,13 @@ import (
 
 const pageSize = 4096
 
+// States of a guest, as the API has them.
+const (
+	NotStarted = "Not started"
+	Running    = "Running"
+	Paused     = "Paused"
+)
+
 // vm is the guest, and what Firecracker keeps of it.
 type vm struct {
 	opts Options
@@ -26,9 +33,9 @@ type vm struct {
 }
 
 func newVM(opts Options) *vm {
-	v := &vm{opts: opts, goOn: make(chan struct{}, 1), state: "Running", memory: make([]byte, opts.MemoryMiB<<20), dirty: make([]bool, opts.MemoryMiB<<20/pageSize)}
+	v := &vm{opts: opts, goOn: make(chan struct{}, 1), state: Running, memory: make([]byte, opts.MemoryMiB<<20), dirty: make([]bool, opts.MemoryMiB<<20/pageSize)}
 	if opts.NotStarted {
-		v.state = "Not started"
+		v.state = NotStarted
 	}
 	return v
 }
@@ -39,7 +46,7 @@ func (v *vm) run() {
 	for {
 		v.mu.Lock()
 		for range 8 {
-			if v.state != "Running" {
+			if v.state != Running {
 				break
 			}
 			clear(page)
@@ -85,7 +92,7 @@ func (r refusal) Error() string { return string(r) }
 func (v *vm) setState(state string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.state == "Not started" {
+	if v.state == NotStarted {
 		return errNotStarted
 	}
 	v.state = state
@@ -106,9 +113,9 @@ func (v *vm) create(kind, statePath, memoryPath string) (spoil string, err error
 	next := v.next
 	v.next = ""
 	switch {
-	case v.state == "Not started":
+	case v.state == NotStarted:
 		return "", errNotStarted
-	case v.state != "Paused":
+	case v.state != Paused:
 		return "", refusal("Cannot create snapshot: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
 	case next == Refuse:
 		return "", errFault

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,6 +44,9 @@ type createVMOptions struct {
 	mappedRAM   string
 	cloud       string
 	preCopy     bool
+	firecracker string
+	diff        bool
+	exec        string
 	about       aboutOptions
 }
 
@@ -92,7 +96,7 @@ func (a *app) create(cmd *cobra.Command, req *arcstore.CreateRequest) error {
 func newCreateVMCommand(a *app) *cobra.Command {
 	var opt createVMOptions
 	cmd := &cobra.Command{
-		Use:   "vm TARGET --memory FILE | --qemu SOCKET | --elf-core FILE | ...",
+		Use:   "vm TARGET --memory FILE | --qemu SOCKET | --firecracker SOCKET | --exec COMMAND | --elf-core FILE | ...",
 		Short: "Take a snapshot of a virtual machine",
 		Long: `Create vm takes a snapshot of TARGET, a free name for the virtual machine, from
 the file that holds its memory, which must not change meanwhile. Other files that
@@ -110,6 +114,18 @@ process is killed. Its memory must be a file shared with QEMU (-object
 memory-backend-file,share=on). The rest of its state becomes the stream ` + capture.QEMUState + `.
 --pre-copy reads the memory once before the pause, which is shorter then.
 
+With --firecracker, Firecracker is asked over its API socket to pause its guest and to write its
+memory and state into files, and the guest goes on before those are stored. Its state is the
+stream ` + capture.FirecrackerState + `; its disks are not part of the snapshot. With --diff, Firecracker writes
+nothing but the pages that changed since the parent, where that is the last thing that anybody
+asked it for; where not, it writes all, and a note says why. Firecracker does not tell by whom it was
+asked in the instants in which a snapshot begins and ends, so --diff is for guests of which
+nobody else takes snapshots.
+
+With --exec, COMMAND is run by /bin/sh -c. It writes the memory into the file
+$` + capture.ExecMemory + ` and other streams, if there are any, into files of their names in the
+directory $` + capture.ExecStateDir + `; $` + capture.ExecTarget + ` is TARGET. It ends with 0, or there is no snapshot.
+
 --elf-core takes a core that QEMU's dump-guest-memory or gdb's gcore wrote, and --cloud-hypervisor the
 directory of a snapshot of Cloud Hypervisor's; --mapped-ram takes a file that QEMU 9 or later has
 migrated to with the capability mapped-ram. The memory in them is found page by page, so that it
@@ -118,6 +134,8 @@ is deduplicated with all other; export gives back the same file, or directory.`,
   arcstore create vm web-1 --memory /run/vm/web-1.ram --name nightly --label pin=yes
   arcstore create vm web-1 --memory /run/vm/web-1.ram --dirty /run/vm/web-1.dirty --parent 7f3a09c1
   arcstore create vm web-1 --qemu /run/vm/web-1.qmp --pre-copy
+  arcstore create vm web-1 --firecracker /run/vm/web-1.api --diff
+  arcstore create vm web-1 --exec 'vmm-ctl dump "$ARCSTORE_TARGET" --ram "$ARCSTORE_MEMORY" --state "$ARCSTORE_STATE_DIR/vmstate"'
   arcstore create vm web-1 --elf-core /tmp/web-1.core`,
 		Args:              takes(1, 1, "the TARGET"),
 		ValidArgsFunction: atMost(1, a.completeTargets),
@@ -138,6 +156,10 @@ is deduplicated with all other; export gives back the same file, or directory.`,
 	f.StringVar(&opt.cloud, "cloud-hypervisor", "", "`DIR` that is a snapshot of Cloud Hypervisor's")
 	must(cmd.MarkFlagDirname("cloud-hypervisor"))
 	f.BoolVar(&opt.preCopy, "pre-copy", false, "read the memory before the guest is paused, too")
+	f.StringVar(&opt.firecracker, "firecracker", "", "API `SOCKET` of a Firecracker whose guest runs")
+	f.BoolVar(&opt.diff, "diff", false, "have Firecracker write only what changed, where it is certain since when")
+	f.StringVar(&opt.exec, "exec", "", "`COMMAND` that writes the memory")
+	must(cmd.RegisterFlagCompletionFunc("exec", cobra.NoFileCompletions))
 	must(cmd.RegisterFlagCompletionFunc("clean-sample", cobra.NoFileCompletions))
 	must(cmd.RegisterFlagCompletionFunc("vmm", cobra.NoFileCompletions))
 	opt.about.addTo(a, cmd)
@@ -145,35 +167,49 @@ is deduplicated with all other; export gives back the same file, or directory.`,
 }
 
 func runCreateVM(cmd *cobra.Command, a *app, opt createVMOptions, target string) error {
-	if err := oneOf(cmd, "memory", "qemu", "elf-core", "mapped-ram", "cloud-hypervisor"); err != nil {
+	sources := []string{"memory", "qemu", "firecracker", "exec", "elf-core", "mapped-ram", "cloud-hypervisor"}
+	if err := oneOf(cmd, sources...); err != nil {
 		return err
 	}
-	if opt.memory == "" {
+	source := sources[slices.IndexFunc(sources, cmd.Flags().Changed)]
+	if source != "memory" {
 		for _, name := range []string{"dirty", "clean-sample", "state", "machine", "vmm"} {
 			if cmd.Flags().Changed(name) {
 				return usagef("--%s goes with --memory alone", name)
 			}
 		}
+		if cmd.Flags().Lookup(source).Value.String() == "" {
+			return usagef("--%s is empty", source)
+		}
 	}
-	if opt.preCopy && opt.qemu == "" {
+	if opt.preCopy && source != "qemu" {
 		return usagef("--pre-copy goes with --qemu")
+	}
+	if opt.diff && source != "firecracker" {
+		return usagef("--diff goes with --firecracker")
 	}
 	req, err := opt.about.request(target)
 	if err != nil {
 		return err
 	}
-	switch {
-	case opt.qemu != "":
+	switch source {
+	case "memory":
+		req.Files, err = opt.files()
+	case "qemu":
 		req.QEMU = &arcstore.QEMU{PreCopy: opt.preCopy}
 		req.QEMU.Socket, err = fullPath(opt.qemu)
-	case opt.elfCore != "":
+	case "firecracker":
+		req.Firecracker = &arcstore.Firecracker{Diff: opt.diff}
+		req.Firecracker.Socket, err = fullPath(opt.firecracker)
+	case "exec":
+		req.Exec = &arcstore.Exec{Command: []string{"/bin/sh", "-c", opt.exec}}
+		req.Exec.Directory, err = os.Getwd()
+	case "elf-core":
 		req.ELFCore, err = fullPath(opt.elfCore)
-	case opt.mappedRAM != "":
+	case "mapped-ram":
 		req.MappedRAM, err = fullPath(opt.mappedRAM)
-	case opt.cloud != "":
+	case "cloud-hypervisor":
 		req.CloudHypervisor, err = fullPath(opt.cloud)
-	default:
-		req.Files, err = opt.files()
 	}
 	if err != nil {
 		return err
