@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -502,7 +501,7 @@ func TestFirecrackerStrangers(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "Firecracker at "+socket) {
 			t.Errorf("%s: %v, %v", name, s, err)
 		}
-		t.Log(fmt.Sprintf("%s: %v", name, err))
+		t.Logf("%s: %v", name, err)
 		l.Close()
 	}
 	if n := v.count(t); n != 0 {

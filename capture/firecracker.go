@@ -132,7 +132,7 @@ func (f *Firecracker) Succeed(ctx context.Context, dir string, p Predecessor) er
 		full = "somebody else has paused the guest"
 	case !f.machine.TrackDirty:
 		full = "it does not track dirty pages (track_dirty_pages of /machine-config)"
-	case firecracker.Before(f.instance.Version, 1, 15) && (p.Memory > 3<<30 || p.Memory != f.machine.MemoryMiB<<20):
+	case !firecracker.WritesDiffs(f.instance.Version, p.Memory, f.machine.MemoryMiB<<20):
 		full = "before 1.15, Firecracker writes wrong differences of memory that is in several parts, as more than 3 GiB are"
 	default:
 		if err := f.place.Probe(p.Memory); err != nil {
@@ -246,7 +246,8 @@ func (f *Firecracker) State(ctx context.Context, _ string) (*VM, error) {
 			f.dirty, err = f.pages()
 		}
 		if err != nil && ctx.Err() == nil {
-			f.full = err.Error() // a failed one may have cost the knowledge of what is dirty
+			f.full = err.Error()                          // a failed one may have cost the knowledge of what is dirty
+			f.place.Remove(memoryName + firecracker.Diff) // it takes room, if it is there
 		}
 	}
 	if f.full != "" {
@@ -262,27 +263,33 @@ func (f *Firecracker) State(ctx context.Context, _ string) (*VM, error) {
 	return vm, nil
 }
 
+// Names of the files, which the kind follows: none is written twice.
+const (
+	memoryName = "memory-"
+	stateName  = "vmstate-"
+)
+
 // write has Firecracker write its files anew, and opens them.
 func (f *Firecracker) write(ctx context.Context, kind string) (*VM, error) {
 	if f.memory != nil {
 		f.memory.Close()
 		f.memory = nil
 	}
-	memory, state := f.place.File("memory-"+kind), f.place.File("vmstate-"+kind)
+	memory, state := f.place.File(memoryName+kind), f.place.File(stateName+kind)
 	f.asked = true
 	err := f.client.Create(ctx, firecracker.Snapshot{Type: kind, State: state, Memory: memory})
 	f.asked = err != nil && ctx.Err() != nil
 	if err != nil {
 		return nil, err
 	}
-	header, err := f.place.Read("vmstate-"+kind, firecracker.MaxState)
+	header, err := f.place.Read(stateName+kind, firecracker.MaxState)
 	if err == nil {
 		_, err = firecracker.CheckState(header, f.instance.Version)
 	}
 	if err != nil {
 		return nil, err
 	}
-	file, err := f.place.Open("memory-" + kind)
+	file, err := f.place.Open(memoryName + kind)
 	if err == nil {
 		f.memory, err = NewFile(file)
 	}

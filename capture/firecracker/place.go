@@ -25,13 +25,13 @@ type Place struct {
 // Place returns a place for files that the process writes: dir, or, for a process that runs as another user or, in a jail, sees no dir, a
 // directory that is made for it. That is the same each time, and empty. It must be closed.
 func (p *Process) Place(dir string) (*Place, error) {
-	base, err := "/", error(nil)
+	jailed, err := false, error(nil)
 	if p.Known() {
-		if base, err = p.Root(); err != nil {
+		if jailed, err = p.Jailed(); err != nil {
 			return nil, fmt.Errorf("its root directory: %w", err)
 		}
 	}
-	if base == "/" && (!p.Known() || p.UID == os.Geteuid() || p.UID == 0) {
+	if !jailed && (!p.Known() || p.UID == os.Geteuid() || p.UID == 0) {
 		root, err := os.OpenRoot(dir)
 		if err != nil {
 			return nil, err
@@ -39,12 +39,13 @@ func (p *Process) Place(dir string) (*Place, error) {
 		return &Place{root: root, theirs: dir}, nil
 	}
 	within := "/"
-	if base == "/" {
+	if !jailed {
 		within = "/var/tmp"
 	}
 	l := &Place{name: fmt.Sprintf(".arcstore-%d-%d", p.PID, p.Start)}
 	l.theirs = filepath.Join(within, l.name)
-	if l.parent, err = os.OpenRoot(filepath.Join(base, within)); err != nil {
+	// Through the process: what is mounted may be something else for it than for us.
+	if l.parent, err = os.OpenRoot(filepath.Join(procPath(p.PID, "root"), within)); err != nil {
 		return nil, err
 	}
 	if err = l.parent.RemoveAll(l.name); err == nil {
@@ -76,6 +77,9 @@ func (l *Place) Close() (err error) {
 
 // File returns Firecracker's path of a file.
 func (l *Place) File(name string) string { return filepath.Join(l.theirs, name) }
+
+// Remove removes a file.
+func (l *Place) Remove(name string) error { return l.root.Remove(name) }
 
 // Open opens a file for reading.
 func (l *Place) Open(name string) (*os.File, error) {

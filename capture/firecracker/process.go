@@ -57,20 +57,14 @@ func (p *Process) Alive() error {
 	return err
 }
 
-// Root is the path of the process's root directory as others see it: "/" where it is theirs.
-func (p *Process) Root() (string, error) {
+// Jailed reports whether the process has another root directory than we.
+func (p *Process) Jailed() (bool, error) {
 	theirs, err := os.Stat(procPath(p.PID, "root"))
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	ours, err := os.Stat("/")
-	if err != nil {
-		return "", err
-	}
-	if os.SameFile(theirs, ours) {
-		return "/", nil
-	}
-	return procPath(p.PID, "root"), nil
+	return err == nil && !os.SameFile(theirs, ours), err
 }
 
 // apiThread is what Firecracker calls the thread that answers at its socket, and does nothing else.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc64"
-	"strconv"
-	"strings"
 
 	"github.com/arcboxlabs/arcstore/chunker"
 )
@@ -69,32 +67,4 @@ func CheckState(b []byte, version string) (State, error) {
 		return State{}, fmt.Errorf("%w: its version is %q", ErrState, s.Version)
 	}
 	return s, nil
-}
-
-// Before reports whether a version of Firecracker's is older than major.minor. One that says nothing is; so is one on its way to major.minor.
-func Before(version string, major, minor int) bool {
-	v, ok := parseVersion(version)
-	if !ok {
-		return true
-	}
-	if v[0] != major {
-		return v[0] < major
-	}
-	return v[1] < minor || v[1] == minor && strings.Contains(version, "-")
-}
-
-func parseVersion(text string) (v [3]int, ok bool) {
-	text, _, _ = strings.Cut(text, "-")
-	parts := strings.Split(strings.TrimPrefix(text, "v"), ".")
-	if len(parts) != 3 {
-		return v, false
-	}
-	for i, p := range parts {
-		n, err := strconv.ParseUint(p, 10, 16)
-		if err != nil {
-			return v, false
-		}
-		v[i] = int(n)
-	}
-	return v, true
 }

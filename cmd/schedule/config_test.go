@@ -20,10 +20,13 @@ func TestExample(t *testing.T) {
 	if db := c.Schedules[1]; db.Snapshot.Target != "db-1" || db.Snapshot.Files.State["vmstate"] != "/run/vm/db-1.state" || time.Duration(db.Every) != 6*time.Hour {
 		t.Errorf("%+v", db)
 	}
-	if box := c.Schedules[2]; !box.Snapshot.Container.LeaveRunning || !box.Snapshot.Container.Options.TCPEstablished {
+	if fn, old := c.Schedules[2].Snapshot.Firecracker, c.Schedules[3].Snapshot.Exec; fn.Socket != "/run/vm/fn-1.api" || !fn.Diff || len(old.Command) != 2 {
+		t.Errorf("%+v, %+v", fn, old)
+	}
+	if box := c.Schedules[4]; !box.Snapshot.Container.LeaveRunning || !box.Snapshot.Container.Options.TCPEstablished {
 		t.Errorf("%+v", box)
 	}
-	if v := c.Schedules[4]; !v.Verify.Data || *v.Verify.Percent != 10 || v.window != (window{60, 300}) {
+	if v := c.Schedules[6]; !v.Verify.Data || *v.Verify.Percent != 10 || v.window != (window{60, 300}) {
 		t.Errorf("%+v", v)
 	}
 }
