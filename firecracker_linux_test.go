@@ -98,6 +98,9 @@ func (v *microVM) take(t *testing.T, diff bool, kind, why string) *arcstore.Snap
 	if s.Cost.Pause <= 0 {
 		t.Errorf("paused for %v", s.Cost.Pause)
 	}
+	if s.Host == nil || s.Host.VMM != capture.VMMFirecracker || s.Host.VMMVersion == "" {
+		t.Errorf("taken on %+v", s.Host)
+	}
 	truth, err := os.ReadFile(v.truth)
 	if err != nil {
 		t.Fatal(err)

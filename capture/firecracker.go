@@ -211,8 +211,8 @@ func (f *Firecracker) Resume(ctx context.Context) error {
 	return nil
 }
 
-// settled is how long Firecracker may take to notice that the connection is closed.
-const settled = 200 * time.Millisecond
+// settled is how long Firecracker may take to notice that the connection is closed, on a machine with much else to do. The guest runs meanwhile.
+const settled = 2 * time.Second
 
 // Succeeded implements Successor. Where it cannot be told at which moment the snapshot ended, the next one has all pages.
 func (f *Firecracker) Succeeded(vm *VM) {
