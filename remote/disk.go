@@ -216,18 +216,27 @@ func (d *bucketDisk) checkAlive(s *Snapshot) {
 	}
 }
 
+// condemned reports whether a collection has condemned a part, as far as is known.
+func (d *bucketDisk) condemned(p part) bool { return d.dead != nil && d.dead.has(p) }
+
 // show notes where the parts of a snapshot lie, and returns its entry's file.
 func (d *bucketDisk) show(s *Snapshot) (disk.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := *s.Entry
 	e.Packs = nil
+	// What was condemned, perhaps since it was lost, may be there again with another upload.
 	for _, p := range s.Packs {
-		d.packs[p.ID] = p
+		id, err := store.ParsePackID(p.ID)
+		if _, known := d.packs[p.ID]; !known || err != nil || !d.condemned(packPart(p.Upload, id)) {
+			d.packs[p.ID] = p
+		}
 		e.Packs = append(e.Packs, p.ID)
 	}
 	for _, m := range s.Manifests {
-		d.manifests[m.Digest.String()] = m
+		if _, known := d.manifests[m.Digest.String()]; !known || !d.condemned(manifestPart(m.Upload, m.Digest)) {
+			d.manifests[m.Digest.String()] = m
+		}
 	}
 	d.chains[e.Manifest.String()] = s.Manifests
 	b, err := e.Encode()

@@ -37,6 +37,8 @@ type GCReport struct {
 	// ObjectsRetained is what could go, were it not for the bucket's object lock. A later collection deletes it.
 	ObjectsRetained int   `json:"objects_retained"`
 	BytesRetained   int64 `json:"bytes_retained"`
+	// ObjectsLost is what snapshots need and the bucket has lost. It was noted: a push that needs it sends it again.
+	ObjectsLost int `json:"objects_lost"`
 }
 
 // GC deletes what no snapshot needs, in two steps: what nobody needs is condemned, and what was condemned at least a
@@ -66,6 +68,7 @@ type collection struct {
 	live    map[part]bool
 	uploads map[uploadID]*stored
 	report  *GCReport
+	lost    []string // parts that are needed and gone
 	// leftovers are snapshots that somebody wanted to delete.
 	leftovers []string
 }
@@ -109,7 +112,32 @@ func (c *collection) read(ctx context.Context) (err error) {
 		}
 	})
 	c.r.cache.keep(snapshotsPrefix, keys)
-	return err
+	if err != nil {
+		return err
+	}
+	return c.findLost(ctx)
+}
+
+// findLost looks for what snapshots need and nobody has deleted, and what is not there all the same: somebody deleted it by other means. A
+// snapshot's object comes after all that it needs, so what was not listed and is not there now is gone.
+func (c *collection) findLost(ctx context.Context) error {
+	for p := range c.live {
+		if u := c.uploads[p.upload]; c.dead.has(p) || u != nil && u.parts[p] > 0 {
+			continue
+		}
+		there := false
+		if err := c.r.bucket.List(ctx, p.key(), func(o Object) error {
+			there = there || o.Key == p.key()
+			return nil
+		}); err != nil {
+			return err
+		}
+		if !there {
+			c.lost = append(c.lost, p.key())
+		}
+	}
+	c.report.ObjectsLost = len(c.lost)
+	return nil
 }
 
 // add notes an object. Those that are not ours are left alone.
@@ -192,9 +220,9 @@ func (c *collection) sweep(ctx context.Context) error {
 	return nil
 }
 
-// condemn records what no snapshot needs.
+// condemn records what no snapshot needs, and what was lost: nobody is to rely on that.
 func (c *collection) condemn(ctx context.Context) error {
-	rec := &record{Time: c.now}
+	rec := &record{Time: c.now, Parts: slices.Clone(c.lost)}
 	for id, u := range c.uploads {
 		if c.dead.uploads[id] || c.now.Sub(id.begun()) < c.grace {
 			continue // or its snapshot is yet to come

@@ -130,7 +130,10 @@ func newRemoteGCCommand(a *app) *cobra.Command {
 		Long: `Gc deletes from a bucket what no snapshot there needs, in two steps: it condemns it, and a
 gc that runs at least a grace period later deletes it, if still no snapshot needs it. Any
 number of hosts may push, prune and collect meanwhile. The grace period is for those who
-are reading what is deleted, and for pushes that take long; no snapshot depends on it.`,
+are reading what is deleted, and for pushes that take long; no snapshot depends on it.
+
+It notes what snapshots need and the bucket has lost, because somebody deleted it by other means:
+the next push that needs it sends it again.`,
 		Example: `  arcstore remote gc offsite
   arcstore remote gc offsite --grace 72h`,
 		Args:              takes(1, 1, "one NAME"),
@@ -170,6 +173,9 @@ func printRemoteGC(w io.Writer, r *arcstore.RemoteGCReport) {
 	f.add(would+"condemned", "%s, %s", count(r.ObjectsCondemned), size(r.BytesCondemned))
 	if r.ObjectsRetained > 0 {
 		f.add("retained", "%s, %s, that the bucket's object lock keeps for now", count(r.ObjectsRetained), size(r.BytesRetained))
+	}
+	if r.ObjectsLost > 0 {
+		f.add("lost", "%s that snapshots need; push, from a host that has them, sends them again", count(r.ObjectsLost))
 	}
 	if r.ObjectsKept > 0 {
 		f.add("kept", "%s that a snapshot came to need after they were condemned", count(r.ObjectsKept))

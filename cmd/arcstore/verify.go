@@ -82,6 +82,9 @@ func runVerify(ctx context.Context, a *app, data percentFlag, ids []string) erro
 					hint = "snapshots that are not named are whole; restore --allow-damaged gets what can be had of those that are"
 				}
 			}
+			if a.from != "" {
+				hint = "remote gc notes what is lost, and push, from a host that has it, sends it again"
+			}
 			return hinted{fmt.Errorf("%w: %s", errDamage, plural(len(report.Damage), "thing is wrong", "things are wrong")), hint}
 		}
 		return nil
