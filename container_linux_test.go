@@ -132,7 +132,7 @@ func (c *checkpoints) bytes(t *testing.T) int64 {
 func TestCheckpointObjects(t *testing.T) {
 	c := newCheckpoints(t)
 	ctx := t.Context()
-	const megabytes, changed = 100, 640 // of 25,600 objects of 4 KiB; each lies in two pages: 5 %
+	const megabytes, changed = 100, 1280 // of 25,600 objects of 4 KiB: 5 %, of the pages, too
 	p, err := processes.Objects(ctx, t.TempDir(), megabytes)
 	needProcesses(t, err)
 	defer p.Stop()
