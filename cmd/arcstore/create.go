@@ -96,7 +96,7 @@ func (a *app) create(cmd *cobra.Command, req *arcstore.CreateRequest) error {
 func newCreateVMCommand(a *app) *cobra.Command {
 	var opt createVMOptions
 	cmd := &cobra.Command{
-		Use:   "vm TARGET --memory FILE | --qemu SOCKET | --firecracker SOCKET | --exec COMMAND | --elf-core FILE | ...",
+		Use:   "vm TARGET --memory FILE | --qemu SOCKET | --firecracker SOCKET | ...",
 		Short: "Take a snapshot of a virtual machine",
 		Long: `Create vm takes a snapshot of TARGET, a free name for the virtual machine, from
 the file that holds its memory, which must not change meanwhile. Other files that
@@ -135,7 +135,7 @@ is deduplicated with all other; export gives back the same file, or directory.`,
   arcstore create vm web-1 --memory /run/vm/web-1.ram --dirty /run/vm/web-1.dirty --parent 7f3a09c1
   arcstore create vm web-1 --qemu /run/vm/web-1.qmp --pre-copy
   arcstore create vm web-1 --firecracker /run/vm/web-1.api --diff
-  arcstore create vm web-1 --exec 'vmm-ctl dump "$ARCSTORE_TARGET" --ram "$ARCSTORE_MEMORY" --state "$ARCSTORE_STATE_DIR/vmstate"'
+  arcstore create vm web-1 --exec 'vmm-ctl dump "$ARCSTORE_TARGET" "$ARCSTORE_MEMORY"'
   arcstore create vm web-1 --elf-core /tmp/web-1.core`,
 		Args:              takes(1, 1, "the TARGET"),
 		ValidArgsFunction: atMost(1, a.completeTargets),
