@@ -125,8 +125,26 @@ func (m *Manager) GC(ctx context.Context, opts *GCOptions) (report *GCReport, er
 	if err := m.collectManifests(ctx, opts.DryRun, report); err != nil {
 		return nil, fmt.Errorf("arcstore: gc: %w", err)
 	}
+	if !opts.DryRun {
+		if err := m.collectWorkingSets(ctx); err != nil {
+			return nil, fmt.Errorf("arcstore: gc: %w", err)
+		}
+	}
 	report.Duration = time.Since(start)
 	return report, nil
+}
+
+// collectWorkingSets removes what was recorded of snapshots that are gone.
+func (m *Manager) collectWorkingSets(ctx context.Context) error {
+	entries, err := m.list(ctx)
+	if err != nil {
+		return err
+	}
+	ids := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		ids[e.ID] = true
+	}
+	return m.working.Keep(ctx, ids)
 }
 
 func framesPerMiB(g *store.Group) float64 {

@@ -28,6 +28,8 @@ var floors = map[string]int{
 	"capture/arcbox":      1,
 	"capture/firecracker": 1,
 	"capture/qmp":         1,
+	"restore/uffd":        1,
+	"restore/mount":       1,
 	"store":               1,
 	"manifest":            1,
 	"capture":             2,
@@ -51,7 +53,7 @@ var strangers = map[string][]string{
 
 // testParts are what tests and benchmarks run against: real guests, a disk
 // that loses power. They import nothing of the module, and only tests and benchmarks import them.
-var testParts = []string{"bench/firecracker", "bench/guest", "bench/processes", "bench/s3server", "bench/crashdisk"}
+var testParts = []string{"bench/firecracker", "bench/guest", "bench/processes", "bench/vmm", "bench/s3server", "bench/crashdisk"}
 
 const maxLines = 600
 
@@ -152,8 +154,8 @@ func forbidden(from, to string, test bool) string {
 	switch {
 	case from == to:
 		return ""
-	case slices.Contains(testParts, from) && to == "capture/qmp":
-		return "" // a protocol
+	case slices.Contains(testParts, from) && (to == "capture/qmp" || to == "restore/uffd"):
+		return "" // a protocol, and the kernel's calls
 	case slices.Contains(testParts, from):
 		return from + " knows nothing of the store: hand it what it needs"
 	case slices.Contains(testParts, to):

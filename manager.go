@@ -18,6 +18,8 @@ import (
 const (
 	manifestsName = "manifests"
 	snapshotsName = "snapshots"
+	// workingSetsName is the directory of what restores recorded. All of it may be deleted.
+	workingSetsName = "working-sets"
 )
 
 // InitOptions are the choices that Init makes for a store; nil or zero values are the defaults.
@@ -90,6 +92,7 @@ type Manager struct {
 	store     *store.Store
 	manifests *manifest.Files
 	catalogue *manifest.Catalogue
+	working   *manifest.WorkingSets
 	readOnly  bool
 	holder    string
 	guard     func(vmm, socket string) (func(), error)
@@ -130,6 +133,7 @@ func openOn(ctx context.Context, d disk.Disk, packSize int64, dir string, opts *
 		store:     s,
 		manifests: manifest.OpenSealedFiles(filepath.Join(dir, manifestsName), d, s.Key()),
 		catalogue: manifest.OpenCatalogue(filepath.Join(dir, snapshotsName), d),
+		working:   manifest.OpenWorkingSets(filepath.Join(dir, workingSetsName), d, s.Key()),
 		readOnly:  opts.ReadOnly,
 		holder:    holder,
 		guard:     opts.Guard,

@@ -45,6 +45,7 @@ type Fetcher struct {
 	mu     sync.Mutex
 	hints  []PackID // not yet loaded
 	hinted int      // how many of them were
+	lazy   bool     // who reads does not want to wait for the tables of all
 	loc    *locator
 	all    bool // every pack was looked at
 	files  map[PackID]disk.File
@@ -55,6 +56,13 @@ type Fetcher struct {
 // NewFetcher returns a fetcher that looks in the packs hints first.
 func (s *Store) NewFetcher(hints []PackID) *Fetcher {
 	return &Fetcher{s: s, hints: hints, loc: newLocator(), files: make(map[PackID]disk.File)}
+}
+
+// NewLazyFetcher is NewFetcher for who reads little here and there, and wants the first of it soon.
+func (s *Store) NewLazyFetcher(hints []PackID) *Fetcher {
+	f := s.NewFetcher(hints)
+	f.lazy = true
+	return f
 }
 
 // Close closes the files that the fetcher holds. No Fetch may be running.
@@ -207,7 +215,7 @@ func (f *Fetcher) find(ctx context.Context, id *chunker.ID, bad spoiled, failed 
 // snapshot does not wait for all. The caller holds mu.
 func (f *Fetcher) loadHints(ctx context.Context) error {
 	n := len(f.hints)
-	if f.s.reads.gap > 0 {
+	if f.lazy || f.s.reads.gap > 0 {
 		n = min(n, max(1, f.hinted))
 	}
 	hints := f.hints[:n]
@@ -271,15 +279,7 @@ func (f *Fetcher) load(ctx context.Context, ids []PackID) error {
 // fetch reads, checks and delivers refs, which it sorts. It returns those
 // whose pack is gone, and those that are damaged.
 func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, deliver func(i int, data []byte) error) (gone []ref, bad []badCopy, err error) {
-	slices.SortFunc(refs, func(a, b ref) int {
-		if a.table != b.table {
-			return cmp.Compare(a.table, b.table)
-		}
-		if a.slot != b.slot {
-			return cmp.Compare(a.slot, b.slot)
-		}
-		return cmp.Compare(a.i, b.i)
-	})
+	sortRefs(refs)
 	workers := f.s.reads.workers
 	tasks := make(chan []ref, workers)
 	var mu sync.Mutex
@@ -321,6 +321,19 @@ func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, delive
 	return gone, bad, err
 }
 
+// sortRefs sorts places by where they lie.
+func sortRefs(refs []ref) {
+	slices.SortFunc(refs, func(a, b ref) int {
+		if a.table != b.table {
+			return cmp.Compare(a.table, b.table)
+		}
+		if a.slot != b.slot {
+			return cmp.Compare(a.slot, b.slot)
+		}
+		return cmp.Compare(a.i, b.i)
+	})
+}
+
 // taskLength returns how many refs, from the first on, lie in frames that one read can get.
 func (r reads) taskLength(refs []ref, tables []*table) int {
 	t := tables[refs[0].table]
@@ -348,6 +361,11 @@ func (r reads) taskLength(refs []ref, tables []*table) int {
 
 // open returns the pack's file, which stays open for a while. release must be called when it was read.
 func (f *Fetcher) open(id PackID) (file disk.File, release func(), err error) {
+	return f.openKept(id, openPacks)
+}
+
+// openKept is open that keeps up to so many files open.
+func (f *Fetcher) openKept(id PackID, keep int) (file disk.File, release func(), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if file := f.files[id]; file != nil {
@@ -357,7 +375,7 @@ func (f *Fetcher) open(id PackID) (file disk.File, release func(), err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("store: %w", err)
 	}
-	if len(f.files) >= openPacks {
+	if len(f.files) >= max(keep, openPacks) {
 		return file, func() { file.Close() }, nil
 	}
 	f.files[id] = file

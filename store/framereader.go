@@ -31,24 +31,13 @@ func (s *Store) newFrameReader(f *Fetcher) *frameReader {
 // read reads the frames that hold refs, which lie side by side in t, and
 // delivers the chunks, but those that are damaged.
 func (r *frameReader) read(t *table, refs []ref, deliver func(i int, data []byte) error) error {
-	file, release, err := r.f.open(t.pack)
-	if err != nil {
-		return err
-	}
-	defer release()
 	at := t.frameOf(int(refs[0].slot))
 	end := t.frameOf(int(refs[len(refs)-1].slot)) + 1
 	from := t.frames[at].offset
-	size := int(t.frames[end-1].offset + int64(t.frames[end-1].stored) - from)
-	if cap(r.stored) < size {
-		r.stored = make([]byte, max(size, readSize))
+	stored, err := r.stretch(t, at, end)
+	if err != nil {
+		return err
 	}
-	stored := r.stored[:size]
-	if err := readFrames(file, t.frames[at:end], stored); err != nil {
-		return fmt.Errorf("store: read pack %s: %w", t.pack, err)
-	}
-	r.f.frames.Add(int64(end - at))
-	r.f.bytes.Add(int64(size))
 	for ; at < end; at++ {
 		f := &t.frames[at]
 		n := 0
@@ -65,6 +54,28 @@ func (r *frameReader) read(t *table, refs []ref, deliver func(i int, data []byte
 		refs = refs[n:]
 	}
 	return nil
+}
+
+// stretch reads the frames of t from the first one to before end, as they are stored. They are valid until the next call.
+func (r *frameReader) stretch(t *table, first, end int) ([]byte, error) {
+	file, release, err := r.f.open(t.pack)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	frames := t.frames[first:end]
+	last := &frames[len(frames)-1]
+	size := int(last.offset + int64(last.stored) - frames[0].offset)
+	if cap(r.stored) < size {
+		r.stored = make([]byte, max(size, readSize))
+	}
+	stored := r.stored[:size]
+	if err := readFrames(file, frames, stored); err != nil {
+		return nil, fmt.Errorf("store: read pack %s: %w", t.pack, err)
+	}
+	r.f.frames.Add(int64(end - first))
+	r.f.bytes.Add(int64(size))
+	return stored, nil
 }
 
 // readFrames fills b with frames that lie side by side. What is damaged so

@@ -54,6 +54,8 @@ type Store struct {
 	lock                 *lock
 	index                *index // nil when read-only
 	damage               *damage
+	cache                frameCache
+	readers              sync.Pool // of *frameReader
 
 	configMu sync.Mutex
 	config   Config

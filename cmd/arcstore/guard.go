@@ -44,13 +44,36 @@ func newResumeGuestCommand(a *app) *cobra.Command {
 	return exits(cmd, exitFailed)
 }
 
+// newKillGuestCommand is the guard of a guest whose memory another process loads: should that die, the guest would wait for ever.
+func newKillGuestCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "kill-guest PID",
+		Short:             "Kill the process of an inherited pidfd when stdin ends",
+		Example:           "  arcstore kill-guest 4711 3</proc/4711/pidfd </dev/null",
+		Hidden:            true,
+		Args:              takes(1, 1, "a PID"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(*cobra.Command, []string) error {
+			if b, _ := io.ReadAll(a.stdin); len(b) > 0 {
+				return nil // all is well
+			}
+			return killGuest()
+		},
+	}
+	return exits(cmd, exitFailed)
+}
+
 // guardGuest starts a process that resumes a guest if this one dies. done ends it.
 func guardGuest(vmm, socket string) (done func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("guard of the guest: %w", err)
 	}
-	guard := exec.Command(self, "resume-guest", vmm, socket)
+	return startGuard(exec.Command(self, "resume-guest", vmm, socket))
+}
+
+// startGuard starts a guard, which acts when this process dies, unless done was called.
+func startGuard(guard *exec.Cmd) (done func(), err error) {
 	apart(guard)
 	in, err := guard.StdinPipe()
 	if err == nil {
