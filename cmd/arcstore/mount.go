@@ -26,7 +26,8 @@ even if its snapshot is deleted, and gc run, meanwhile.
 SIGTERM and SIGINT unmount it and end the command, as soon as nobody uses it anymore.`,
 		Example: `  arcstore mount /mnt/snapshots
   arcstore mount /mnt/offsite --from offsite
-  qemu-system-x86_64 ... -object memory-backend-file,id=m0,size=1G,share=off,readonly=on,rom=off,mem-path=/mnt/snapshots/web-1/latest/memory`,
+  M=/mnt/snapshots/web-1/latest/memory
+  qemu-system-x86_64 ... -object memory-backend-file,id=m0,size=1G,share=off,readonly=on,rom=off,mem-path=$M`,
 		Args: takes(1, 1, "one DIR"),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			if len(args) > 0 {
