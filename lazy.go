@@ -81,6 +81,7 @@ func (l *LazySnapshot) Stream(name string) (*LazyStream, error) {
 			}
 			return nil, err
 		}
+		t.KeepLeaves()
 		l.streams[name] = t
 	}
 	return restore.NewPages(t, frames{l.chunks}, l.m.ChunkSize()), nil

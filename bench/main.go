@@ -4,6 +4,7 @@
 //	go run ./bench                    everything, on guests that it boots itself in QEMU (once, three minutes)
 //	go run ./bench -only first,next   some steps
 //	go run ./bench remote             pushes and restores through S3 servers on this machine, versitygw and MinIO
+//	go run ./bench lazy               guests that run before their memory is there: page faults, and a mount
 //	go run ./bench -input A1 A2 B1    on dumps of your own: two of one guest, one of another
 //
 // Every figure that is compared is measured in this run, in interleaved rounds; the medians are compared. It prints a
@@ -76,8 +77,15 @@ var steps = []struct {
 	{"chain", (*bench).chainStep},
 	{"scale", (*bench).scale},
 	{"pause", (*bench).pause},
+	{"latency", (*bench).latency},
+	{"working-set", (*bench).workingSet},
+	{"clones", (*bench).clones},
+	{"first-page", (*bench).firstPage},
 	{"remote", (*bench).remote},
 }
+
+// lazySteps are those of guests that run before their memory is there.
+var lazySteps = []string{"latency", "working-set", "clones", "first-page"}
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == childArg {
@@ -92,8 +100,10 @@ func main() {
 
 func run() error {
 	var names []string
-	for _, s := range steps[:len(steps)-1] { // the last one needs servers
-		names = append(names, s.name)
+	for _, s := range steps {
+		if s.name != "remote" && !slices.Contains(lazySteps, s.name) { // which need servers
+			names = append(names, s.name)
+		}
 	}
 	only := flag.String("only", strings.Join(names, ","), "steps to run")
 	input := flag.Bool("input", false, "the arguments are memory dumps: two of one guest, one of another")
@@ -102,8 +112,10 @@ func run() error {
 	chunks := flag.Int64("chunks", 10_000_000, "chunks in the large store")
 	dir := flag.String("dir", os.TempDir(), "where stores are made and files restored")
 	out := flag.String("out", "", "file for the results as JSON")
-	if len(os.Args) > 1 && os.Args[1] == "remote" {
-		*only = "remote"
+	if len(os.Args) > 1 && (os.Args[1] == "remote" || os.Args[1] == "lazy") {
+		if *only = os.Args[1]; *only == "lazy" {
+			*only = strings.Join(lazySteps, ",")
+		}
 		os.Args = append(os.Args[:1:1], os.Args[2:]...)
 	}
 	flag.Parse()

@@ -2,14 +2,19 @@ package manifest
 
 import "sync"
 
-// cachedLeaves is how many composed leaves a StreamTable keeps: at most 152 KiB each.
-const cachedLeaves = 32
+const (
+	// cachedLeaves is how many composed leaves a StreamTable keeps, at most 152 KiB each, unless KeepLeaves says otherwise.
+	cachedLeaves = 32
+	// maxCachedLeaves is how many it can keep: those of 16 GiB in pages of 4 KiB.
+	maxCachedLeaves = 1024
+)
 
 // leafCache keeps the leaves that were used last. Several goroutines read a
 // leaf at once; the first of them composes it.
 type leafCache struct {
 	mu    sync.Mutex
-	slots [cachedLeaves]*slot
+	slots []*slot
+	where map[int64]*slot // the same, by number
 	clock uint64
 	spare *slot // evicted, and used by nobody
 }
@@ -35,15 +40,22 @@ func (c *leafCache) acquire(number int64) *slot {
 }
 
 func (c *leafCache) find(number int64) *slot {
-	for _, s := range c.slots {
-		if s != nil && s.number == number {
-			c.clock++
-			s.used = c.clock
-			s.refs++
-			return s
-		}
+	s := c.where[number]
+	if s != nil {
+		c.clock++
+		s.used = c.clock
+		s.refs++
 	}
-	return nil
+	return s
+}
+
+// resize has the cache keep so many leaves.
+func (c *leafCache) resize(leaves int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.slots) < leaves {
+		c.slots = append(c.slots, nil)
+	}
 }
 
 // add is acquire that makes place for the leaf.
@@ -53,9 +65,16 @@ func (c *leafCache) add(number int64) *slot {
 	if s := c.find(number); s != nil {
 		return s
 	}
+	if len(c.slots) == 0 {
+		c.slots = make([]*slot, cachedLeaves)
+	}
+	if c.where == nil {
+		c.where = make(map[int64]*slot)
+	}
 	at := c.victim(number)
 	if s := c.slots[at]; s != nil {
 		s.cached = false
+		delete(c.where, s.number)
 		c.recycle(s)
 	}
 	s := &slot{}
@@ -65,7 +84,7 @@ func (c *leafCache) add(number int64) *slot {
 	}
 	c.clock++
 	s.number, s.used, s.refs, s.cached = number, c.clock, 1, true
-	c.slots[at] = s
+	c.slots[at], c.where[number] = s, s
 	return s
 }
 
@@ -119,6 +138,7 @@ func (c *leafCache) drop(s *slot) {
 		if c.slots[i] == s {
 			c.slots[i] = nil
 			s.cached = false
+			delete(c.where, s.number)
 		}
 	}
 }

@@ -109,7 +109,7 @@ func (t *Table) Streams() []Stream {
 }
 
 // StreamTable is the page table of one stream. It is safe for concurrent use.
-// It keeps up to 8 MiB of entries and leaves that it read.
+// It keeps up to 8 MiB of entries and leaves that it read, unless KeepLeaves was called.
 type StreamTable struct {
 	Stream
 	len    int64
@@ -139,6 +139,12 @@ func (t *Table) Stream(name string) (*StreamTable, error) {
 	}
 	s.Stream, s.len = s.layers[0].s.Stream, s.layers[0].len
 	return s, nil
+}
+
+// KeepLeaves has the table keep all that it reads of streams up to 16 GiB (in pages of 4 KiB; 34 bytes for each page with data): for who
+// reads here and there. It is called before the first look-up.
+func (s *StreamTable) KeepLeaves() {
+	s.cache.resize(int(min(maxCachedLeaves, max(cachedLeaves, chunks(s.len, leafChunks)))))
 }
 
 // Size returns the stream's length in bytes.

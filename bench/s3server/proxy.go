@@ -23,6 +23,7 @@ type Faults struct {
 	Cut      float64       // connections reset in the middle of an answer
 	CutUp    float64       // connections reset in the middle of a request
 	Delay    time.Duration // of every answer, at most
+	Latency  time.Duration // of every answer, always: a round trip to a server that is not on this machine
 }
 
 // Proxy stands in front of a server and makes things go wrong.
@@ -82,7 +83,7 @@ func (p *Proxy) happens(chance func(Faults) float64) bool {
 
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	delay := time.Duration(p.rand.Float64() * float64(p.faults.Delay))
+	delay := p.faults.Latency + time.Duration(p.rand.Float64()*float64(p.faults.Delay))
 	p.mu.Unlock()
 	time.Sleep(delay)
 	if p.happens(func(f Faults) float64 { return f.SlowDown }) {

@@ -64,14 +64,12 @@ func play(c *Config) error {
 		return err
 	}
 	p.gone, p.dirty = make([]atomic.Bool, len(p.want)/pageSize), make([]atomic.Bool, len(p.want)/pageSize)
-	if p.fault, err = uffd.Open(uffd.FeatureRemove); err != nil {
-		return err
-	}
 	told, err := p.mapAll()
 	if err != nil {
 		return err
 	}
-	if c.Copies {
+	if c.Map != "" || c.Late {
+	} else if c.Copies {
 		debug.SetGCPercent(-1) // which would wait for who waits for a page, and stop who serves it
 		go p.serve()
 	} else if err := p.handOver(told); err != nil {
@@ -87,7 +85,16 @@ func play(c *Config) error {
 		if err := in.Decode(&d); err != nil {
 			return nil // it is over
 		}
-		if err := out.Encode(p.do(&d)); err != nil {
+		start := time.Now()
+		if c.Late {
+			c.Late = false
+			if err := p.handOver(told); err != nil {
+				return err
+			}
+		}
+		done := p.do(&d)
+		done.Elapsed = int64(time.Since(start))
+		if err := out.Encode(done); err != nil {
 			return err
 		}
 	}
@@ -95,6 +102,13 @@ func play(c *Config) error {
 
 // mapAll maps and registers the regions, and returns the message that tells of them.
 func (p *player) mapAll() ([]byte, error) {
+	if p.c.Map != "" {
+		return nil, p.mapFile()
+	}
+	var err error
+	if p.fault, err = uffd.Open(uffd.FeatureRemove); err != nil {
+		return nil, err
+	}
 	var told []map[string]any
 	for i, r := range p.c.Regions {
 		flags := unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
@@ -122,6 +136,23 @@ func (p *player) mapAll() ([]byte, error) {
 		told = append(told, t)
 	}
 	return json.Marshal(told)
+}
+
+// mapFile maps a file as the memory.
+func (p *player) mapFile() error {
+	f, err := os.Open(p.c.Map)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, r := range p.c.Regions {
+		mem, err := unix.Mmap(int(f.Fd()), r.Offset, int(r.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+		if err != nil {
+			return err
+		}
+		p.mem = append(p.mem, mem)
+	}
+	return nil
 }
 
 // handOver sends the message and the descriptor, and keeps the descriptor open, as Firecracker does.
@@ -181,7 +212,6 @@ func (p *player) do(d *Do) Done {
 	if d.Times {
 		done.Nanos = make([]int64, len(d.Touch))
 	}
-	start := time.Now()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	threads := max(1, d.Threads)
@@ -218,7 +248,6 @@ func (p *player) do(d *Do) Done {
 		})
 	}
 	wg.Wait()
-	done.Elapsed = int64(time.Since(start))
 	slices.Sort(done.Poisoned)
 	for _, page := range d.Free {
 		p.dirty[page].Store(true)

@@ -27,6 +27,10 @@ type Config struct {
 	Twice bool `json:"twice,omitempty"`
 	// Copies serves the faults itself, from a copy of the memory: what a service is measured against.
 	Copies bool `json:"copies,omitempty"`
+	// Late hands over with the first thing that the guest does.
+	Late bool `json:"late,omitempty"`
+	// Map maps this file privately, and hands nothing over.
+	Map string `json:"map,omitempty"`
 	// Lie adds so many bytes to the last region's size in what is told.
 	Lie int64 `json:"lie,omitempty"`
 	// Memfd sends another descriptor along.

@@ -7,10 +7,11 @@ import (
 type mountOptions struct {
 	allowOther bool
 	cache      sizeFlag
+	readAhead  sizeFlag
 }
 
 func newMountCommand(a *app) *cobra.Command {
-	opt := mountOptions{cache: 128 << 20}
+	opt := mountOptions{cache: 128 << 20, readAhead: 4 << 10}
 	cmd := &cobra.Command{
 		Use:   "mount DIR",
 		Short: "Show the snapshots as files, read as they are needed",
@@ -42,6 +43,8 @@ SIGTERM and SIGINT unmount it and end the command, as soon as nobody uses it any
 	f := cmd.Flags()
 	f.BoolVar(&opt.allowOther, "allow-other", false, "let processes of other users in")
 	f.Var(&opt.cache, "cache", "how much to keep decompressed")
+	f.Var(&opt.readAhead, "read-ahead", "how much the kernel reads around what is touched in a mapping")
+	must(cmd.RegisterFlagCompletionFunc("read-ahead", cobra.FixedCompletions([]cobra.Completion{"4KiB", "64KiB", "128KiB"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("cache", cobra.FixedCompletions([]cobra.Completion{"64MiB", "256MiB", "1GiB"}, cobra.ShellCompDirectiveNoFileComp)))
 	a.fromFlag(cmd)
 	return exits(cmd, exitFailed, exitUsage)

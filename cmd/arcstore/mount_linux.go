@@ -15,7 +15,7 @@ func runMount(cmd *cobra.Command, a *app, opt mountOptions, dir string) error {
 	return a.read(cmd.Context(), func(m *arcstore.Manager) error {
 		m.SetCache(int64(opt.cache))
 		var mu sync.Mutex
-		mounted, err := m.Mount(dir, &arcstore.MountOptions{AllowOther: opt.allowOther, Failed: func(path string, err error) {
+		mounted, err := m.Mount(dir, &arcstore.MountOptions{AllowOther: opt.allowOther, ReadAhead: int(min(opt.readAhead, 1<<30)), Failed: func(path string, err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			a.warn(fmt.Sprintf("%s cannot be read: %s", path, plain(err)))

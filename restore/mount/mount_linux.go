@@ -27,8 +27,6 @@ const (
 	listedFor = time.Second
 	// idleSnapshots is how many snapshots stay open that nobody has a file of.
 	idleSnapshots = 16
-	// readAhead bounds what the kernel reads ahead, in bytes.
-	readAhead = 128 << 10
 )
 
 // ErrBusy: somebody uses what is mounted.
@@ -54,7 +52,7 @@ func Mount(dir string, tree Tree, opts *Options) (*Mounted, error) {
 		EntryTimeout: &second, AttrTimeout: &second, NegativeTimeout: nil,
 		MountOptions: fuse.MountOptions{
 			DirectMount: true, DirectMountFlags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME,
-			FsName: "arcstore", Name: "arcstore", AllowOther: opts.AllowOther, MaxReadAhead: readAhead, DisableXAttrs: true,
+			FsName: "arcstore", Name: "arcstore", AllowOther: opts.AllowOther, MaxReadAhead: max(4096, opts.ReadAhead), DisableXAttrs: true,
 		},
 	})
 	if err != nil {

@@ -45,6 +45,9 @@ type File interface {
 type Options struct {
 	// AllowOther lets processes of other users in, as the modes of the files would not: a VMM that runs as its own user.
 	AllowOther bool
+	// ReadAhead is how much the kernel reads around what is touched in a mapping, in bytes; 0 is the page alone: guests
+	// touch their memory here and there, and all that is read takes memory. Reads that ask for more get more at once all the same.
+	ReadAhead int
 	// Failed is told of reads that fail, with the file's path in the tree. Its caller gets EIO.
 	Failed func(path string, err error)
 }
