@@ -224,16 +224,8 @@ func (t missing) Salvage(first int64, ids []chunker.ID) ([]manifest.Gap, error) 
 
 // mask makes holes of what is there.
 func (t missing) mask(first int64, ids []chunker.ID) {
-	per := t.m.pages.chunkSize / pageSize
 	for i := range ids {
-		if ids[i].IsHole() {
-			continue
-		}
-		there := true
-		for page := (first + int64(i)) * per; page < min((first+int64(i)+1)*per, t.Size()/pageSize); page++ {
-			there = there && (t.m.present.has(page) || t.m.removed.has(page))
-		}
-		if there {
+		if !ids[i].IsHole() && t.m.there(first+int64(i)) {
 			ids[i] = chunker.ID{}
 		}
 	}

@@ -226,45 +226,112 @@ func (m *Memory) bringHoles(r *MappedRegion, ids []chunker.ID, first int64, i in
 	return nil
 }
 
-// bringFrame puts a chunk in place and those beside it that came in its frame.
+// bringFrame puts a chunk in place and those beside it that came in its frame: later, if somebody waits for the chunk alone.
 func (m *Memory) bringFrame(r *MappedRegion, ids []chunker.ID, first int64, i int, wanted bool) error {
 	chunk := first + int64(i)
 	f, at, err := m.pages.src.Frame(m.ctx, &ids[i], chunk)
 	if err != nil {
 		return err
 	}
-	defer f.Release()
 	data, err := f.Chunks(at, at+1)
 	if err != nil {
 		data, err = m.pages.elsewhere(m.ctx, ids[i])
 	}
+	if err == nil {
+		err = m.putChunks(r, chunk, data, wanted)
+	}
 	if err != nil {
+		f.Release()
 		return err
 	}
-	if err := m.putChunks(r, chunk, data, wanted); err != nil {
-		return err
+	a := along{r: r, f: f, chunk: chunk, at: at, end: 1}
+	for i+a.end < len(ids) && at+a.end < f.Len() && *f.ID(at + a.end) == ids[i+a.end] {
+		a.end++
 	}
-	end := 1
-	for i+end < len(ids) && at+end < f.Len() && *f.ID(at + end) == ids[i+end] {
-		end++
+	for i+a.from > 0 && at+a.from > 0 && *f.ID(at + a.from - 1) == ids[i+a.from-1] {
+		a.from--
 	}
-	from := 0
-	for i+from > 0 && at+from > 0 && *f.ID(at + from - 1) == ids[i+from-1] {
-		from--
-	}
-	if end > 1 {
-		if data, err := f.Chunks(at+1, at+end); err == nil { // who asks for what is damaged will be told
-			if err := m.putChunks(r, chunk+1, data, false); err != nil {
-				return err
-			}
+	if wanted {
+		select {
+		case m.later <- a:
+			return nil
+		default: // there is enough to do
+			f.Release()
+			return nil
 		}
 	}
-	if from < 0 {
-		if data, err := f.Chunks(at+from, at); err == nil {
-			return m.putChunks(r, chunk+int64(from), data, false)
+	return m.putAlong(a)
+}
+
+// along is what came with a chunk of the stream in its frame.
+type along struct {
+	r         *MappedRegion
+	f         Frame
+	chunk     int64
+	at        int // of the frame's chunks
+	from, end int // relative to it
+}
+
+// maxLater is for how many faults what came along waits to be put in place.
+const maxLater = 64
+
+// putAlong puts in place what came with a chunk, what follows it first.
+func (m *Memory) putAlong(a along) error {
+	defer a.f.Release()
+	put := func(i int) (err error) {
+		chunk := a.chunk + int64(i)
+		if m.there(chunk) {
+			return nil
+		}
+		if data, err := a.f.Chunks(a.at+i, a.at+i+1); err == nil { // who asks for what is damaged will be told
+			return m.putChunks(a.r, chunk, data, false)
+		}
+		return nil
+	}
+	for i := 1; i < a.end; i++ {
+		if err := put(i); err != nil {
+			return err
+		}
+	}
+	for i := -1; i >= a.from; i-- {
+		if err := put(i); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// there reports whether a chunk need not be put in place.
+func (m *Memory) there(chunk int64) bool {
+	per := m.pages.chunkSize / pageSize
+	for page := chunk * per; page < min((chunk+1)*per, m.pages.Size()/pageSize); page++ {
+		if !m.present.has(page) && !m.removed.has(page) {
+			return false
+		}
+	}
+	return true
+}
+
+// putLater puts in place what came along with what was wanted.
+func (m *Memory) putLater() {
+	for {
+		select {
+		case a := <-m.later:
+			if err := m.putAlong(a); err != nil && m.ctx.Err() == nil {
+				m.fail(err)
+			}
+		case <-m.ctx.Done():
+			return
+		}
+	}
+}
+
+// dropLater lets go of what was to be put in place later.
+func (m *Memory) dropLater() {
+	for len(m.later) > 0 {
+		a := <-m.later
+		a.f.Release()
+	}
 }
 
 // putChunks puts what of chunks lies in the region in place.

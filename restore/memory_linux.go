@@ -47,6 +47,7 @@ type Memory struct {
 	removed bits // pages that the guest gave back: zeros from now on
 	present bits // pages that need not be put in place anymore
 	huge    sync.Pool
+	later   chan along
 
 	mu       sync.Mutex
 	late     []uint64 // faults that were read along with other events
@@ -79,6 +80,7 @@ func ServeMemory(ctx context.Context, fault *os.File, regions []MappedRegion, pa
 	}
 	m := &Memory{regions: regions, pages: pages, opts: opts, removed: newBits(pages.Size()), present: newBits(pages.Size()), noted: newBits(pages.Size()),
 		rush: make(chan struct{}), done: make(chan struct{}), stops: -1, more: -1}
+	m.later = make(chan along, maxLater)
 	m.huge.New = func() any { return new([hugePage]byte) }
 	m.fd, err = unix.FcntlInt(fault.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	fault.Close()
@@ -159,10 +161,12 @@ func (m *Memory) start() error {
 	}
 	context.AfterFunc(m.ctx, m.stop)
 	m.work.Go(m.loadAhead)
+	m.work.Go(m.putLater)
 	go func() {
 		m.threads.Wait()
 		m.cancel()
 		m.work.Wait()
+		m.dropLater()
 		m.closeAll()
 		close(m.done)
 	}()
