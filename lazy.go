@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/arcboxlabs/arcstore/manifest"
+	"github.com/arcboxlabs/arcstore/remote"
 	"github.com/arcboxlabs/arcstore/restore"
 	"github.com/arcboxlabs/arcstore/store"
 )
@@ -22,6 +23,7 @@ type LazySnapshot struct {
 	entry  *Snapshot
 	table  *manifest.Table
 	chunks *store.Fetcher
+	near   [][]store.PackID // of the memory, where that is known
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
@@ -45,8 +47,19 @@ func (m *Manager) OpenLazy(ctx context.Context, ref string) (*LazySnapshot, erro
 	if err != nil {
 		return nil, err
 	}
+	if m.readAround != nil {
+		if err := m.readAround(); err != nil {
+			table.Close()
+			return nil, err
+		}
+	}
 	packs := packIDs(e.Packs)
 	l := &LazySnapshot{m: m, entry: e, table: table, chunks: m.store.NewLazyFetcher(packs), streams: make(map[string]*manifest.StreamTable)}
+	if m.near != nil {
+		for _, names := range m.near(e.ID) {
+			l.near = append(l.near, packIDs(names))
+		}
+	}
 	ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if !m.distant {
 		l.work.Go(func() { l.chunks.Hold(ctx, packs) }) // what it cannot hold is looked for when it is wanted
@@ -84,18 +97,46 @@ func (l *LazySnapshot) Stream(name string) (*LazyStream, error) {
 		t.KeepLeaves()
 		l.streams[name] = t
 	}
-	return restore.NewPages(t, frames{l.chunks}, l.m.ChunkSize()), nil
+	f := frames{Fetcher: l.chunks}
+	if name == manifest.MemoryStream {
+		f.near = l.near
+	}
+	return restore.NewPages(t, f, l.m.ChunkSize()), nil
 }
 
 // frames has package restore read through the store's cache of frames.
-type frames struct{ *store.Fetcher }
-
-func (f frames) Frame(ctx context.Context, id *ChunkID, at int64) (restore.Frame, int, error) {
-	return f.OpenFrame(ctx, id, nil)
+type frames struct {
+	*store.Fetcher
+	near [][]store.PackID // for each remote.NearChunks chunks of the stream, where that is known
 }
 
-func (f frames) Warm(ctx context.Context, ids []ChunkID, at int64) error {
-	return f.Fetcher.Warm(ctx, ids, nil)
+// at returns the packs that hold what is around a chunk of the stream.
+func (f frames) at(chunk int64) []store.PackID {
+	if i := chunk / remote.NearChunks; i < int64(len(f.near)) {
+		return f.near[i]
+	}
+	return nil
+}
+
+func (f frames) Expect(ctx context.Context, at int64) {
+	if near := f.at(at); near != nil {
+		f.Fetcher.Expect(ctx, near)
+	}
+}
+
+func (f frames) Frame(ctx context.Context, id *ChunkID, at int64) (restore.Frame, int, error) {
+	return f.OpenFrame(ctx, id, f.at(at))
+}
+
+func (f frames) Warm(ctx context.Context, ids []ChunkID, at []int64) error {
+	var near []store.PackID
+	last := int64(-1)
+	for _, chunk := range at {
+		if i := chunk / remote.NearChunks; i != last && f.near != nil {
+			near, last = append(near, f.at(chunk)...), i
+		}
+	}
+	return f.Fetcher.Warm(ctx, ids, near)
 }
 
 // WorkingSet returns what was recorded when the snapshot, or the nearest of its ancestors of which there is a record, was restored before: nil
@@ -141,7 +182,11 @@ func (l *LazySnapshot) record(ctx context.Context, size int64, touched []uint32)
 		return nil
 	}
 	l.working = keep
-	if err := l.m.working.Put(ctx, l.entry.ID, keep); err != nil {
+	put := l.m.working.Put
+	if l.m.putWorkingSet != nil {
+		put = l.m.putWorkingSet
+	}
+	if err := put(ctx, l.entry.ID, keep); err != nil {
 		return fmt.Errorf("arcstore: snapshot %s: keep which pages its guest needs first: %w", l.entry.ID, err)
 	}
 	return nil

@@ -93,12 +93,17 @@ type Manager struct {
 	manifests *manifest.Files
 	catalogue *manifest.Catalogue
 	working   *manifest.WorkingSets
-	readOnly  bool
-	holder    string
-	guard     func(vmm, socket string) (func(), error)
-	observer  func(Observation)
-	distant   bool
-	dropped   []*Snapshot // what Open found of creates that had died
+	// Of a bucket: which packs hold parts of a snapshot's memory, and where what restores record goes.
+	near          func(id string) [][]string
+	readAround    func() error
+	putWorkingSet func(ctx context.Context, id string, w *WorkingSet) error
+
+	readOnly bool
+	holder   string
+	guard    func(vmm, socket string) (func(), error)
+	observer func(Observation)
+	distant  bool
+	dropped  []*Snapshot // what Open found of creates that had died
 
 	// mu orders what changes the roots of garbage collection: a parent is
 	// resolved and registered, or deleted, but not both at once.

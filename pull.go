@@ -52,6 +52,9 @@ func (m *Manager) Pull(ctx context.Context, r *Remote, refs []string, opts *Pull
 		if err := p.run(ctx); err != nil {
 			return report, fmt.Errorf("arcstore: pull %s: %w", e.ID, err)
 		}
+		if b, err := r.Snapshots.working.File(ctx, e.ID); err == nil {
+			m.working.Import(ctx, e.ID, b) // what is lost is recorded again
+		}
 		report.Pulled = append(report.Pulled, e.ID)
 	}
 	report.Duration = time.Since(start)

@@ -44,7 +44,8 @@ type Remote struct {
 	Snapshots *Manager
 
 	r      *remote.Remote
-	s3     *remote.S3 // nil for another kind of bucket
+	disk   *remote.Disk // under Snapshots
+	s3     *remote.S3   // nil for another kind of bucket
 	unlock func()
 
 	cacheDir string
@@ -90,15 +91,32 @@ func (r *Remote) openSnapshots(ctx context.Context) error {
 	if r.Snapshots != nil || r.r.Empty() {
 		return nil
 	}
-	var err error
-	r.Snapshots, err = openOn(ctx, r.r.Disk(ctx), 0, remote.DiskDir, &Options{ReadOnly: true, distant: true, key: r.r.Key()})
-	return err
+	d := r.r.Disk(ctx)
+	m, err := openOn(ctx, d, 0, remote.DiskDir, &Options{ReadOnly: true, distant: true, key: r.r.Key()})
+	if err != nil {
+		return err
+	}
+	m.near, m.readAround = d.Near, d.ReadAround
+	r.disk = d
+	m.putWorkingSet = func(ctx context.Context, id string, w *WorkingSet) error {
+		b, err := m.working.Encode(id, w)
+		if err != nil {
+			return err
+		}
+		return wrapRemote(r.r.PutWorkingSets(ctx, map[string][]byte{id: b}))
+	}
+	r.Snapshots = m
+	return nil
 }
 
 // Close lets go of the bucket.
 func (r *Remote) Close() error {
 	defer r.unlock()
-	return r.r.Close()
+	err := r.r.Close()
+	if r.disk != nil {
+		err = errors.Join(err, r.disk.Close())
+	}
+	return err
 }
 
 // PushOptions are the choices of Push.
@@ -143,9 +161,23 @@ func (r *Remote) Push(ctx context.Context, m *Manager, refs []string, opts *Push
 	}})
 	report = &PushReport{Pushed: list(done.Pushed), Present: list(done.Present), Packs: done.Packs, Bytes: done.Bytes, Resumed: done.Resumed, Duration: time.Since(start)}
 	if err == nil {
+		err = r.pushWorkingSets(ctx, m, entries)
+	}
+	if err == nil {
 		err = r.openSnapshots(ctx)
 	}
 	return report, wrapRemote(err)
+}
+
+// pushWorkingSets sends what was recorded of snapshots.
+func (r *Remote) pushWorkingSets(ctx context.Context, m *Manager, entries []*Snapshot) error {
+	files := make(map[string][]byte)
+	for _, e := range entries {
+		if b, err := m.working.File(ctx, e.ID); err == nil {
+			files[e.ID] = b
+		}
+	}
+	return r.r.PutWorkingSets(ctx, files)
 }
 
 // list returns a list that is an array in JSON, too.

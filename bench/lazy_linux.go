@@ -134,6 +134,7 @@ func (l *lazyBench) serve(open opener, opts arcstore.FaultOptions) (*serving, er
 	if err != nil {
 		return nil, err
 	}
+	opts.Damaged = func(offset int64, err error) { fmt.Fprintf(os.Stderr, "bench: at %#x: %v\n", offset, err) }
 	opts.Ended = func(e arcstore.GuestEnded) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -173,7 +174,7 @@ func (l *lazyBench) startVMM(memory string, c vmm.Config) (*vmm.VMM, error) {
 func touchAll(v *vmm.VMM, d vmm.Do) (*vmm.Done, error) {
 	done, err := v.Do(&d)
 	if err == nil && len(done.Wrong)+len(done.Poisoned) > 0 {
-		err = fmt.Errorf("%d pages are wrong", len(done.Wrong)+len(done.Poisoned))
+		err = fmt.Errorf("%d pages are wrong, and %d are damaged", len(done.Wrong), len(done.Poisoned))
 	}
 	return done, err
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/arcboxlabs/arcstore/store"
@@ -20,16 +21,57 @@ import (
 
 // Disk returns the bucket as a disk that has a store's files, for reading: what reads a store reads a bucket with it. The
 // store is in the directory [DiskDir]. Requests stop with ctx. It costs nothing to have one; what is opened is looked for then.
-func (r *Remote) Disk(ctx context.Context) disk.Disk {
-	return &bucketDisk{ctx: ctx, r: r, packs: make(map[string]Pack), manifests: make(map[string]Manifest),
-		chains: make(map[string][]Manifest), ahead: make(map[string]*object)}
+func (r *Remote) Disk(ctx context.Context) *Disk {
+	return &Disk{ctx: ctx, r: r, packs: make(map[string]Pack), manifests: make(map[string]Manifest),
+		near: make(map[string][][]string), chains: make(map[string][]Manifest), ahead: make(map[string]*object)}
+}
+
+// ReadAround has the disk read more than it is asked for, and keep it in a file that has no name: for who reads packs here and there. Close ends that.
+func (d *Disk) ReadAround() error {
+	if d.blocks.Load() != nil {
+		return nil
+	}
+	b, err := newBlocks()
+	if err == nil && !d.blocks.CompareAndSwap(nil, b) {
+		b.close()
+	}
+	return err
+}
+
+// Close lets go of what ReadAround made. Nobody may be reading.
+func (d *Disk) Close() error {
+	if b := d.blocks.Swap(nil); b != nil {
+		return b.close()
+	}
+	return nil
 }
 
 // DiskDir is where the store is on a Disk.
 const DiskDir = "bucket"
 
-// bucketDisk shows the objects under the names that the files of a store have.
-type bucketDisk struct {
+// Near returns the IDs of the packs that hold parts of the memory of a snapshot, whose entry was read: for each NearChunks chunks those that
+// hold them. It is a hint; nil where nobody knows.
+func (d *Disk) Near(id string) [][]string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.near[id]
+}
+
+// near returns Near as packs.
+func (s *Snapshot) near() [][]string {
+	near := make([][]string, len(s.Near))
+	for i, numbers := range s.Near {
+		for _, n := range numbers {
+			if n >= 0 && n < len(s.Packs) {
+				near[i] = append(near[i], s.Packs[n].ID)
+			}
+		}
+	}
+	return near
+}
+
+// Disk shows a bucket's objects under the names that the files of a store have.
+type Disk struct {
 	ctx context.Context
 	r   *Remote
 
@@ -37,10 +79,14 @@ type bucketDisk struct {
 	packs     map[string]Pack       // by ID: where those lie that snapshots named
 	manifests map[string]Manifest   // likewise, by digest
 	all       bool                  // all index objects were looked at
+	near      map[string][][]string // by snapshot's ID: its Near, as packs
 	chains    map[string][]Manifest // by digest: the snapshot's manifest, and the ancestors that it is read with
 	ahead     map[string]*object    // of these: what is read before it is opened
 
-	spans spans
+	listed map[string][]string // by ID: the keys that a listing found of a snapshot that was not opened since
+
+	spans  spans
+	blocks atomic.Pointer[blocks] // nil unless parts are read here and there
 
 	deadOnce sync.Once
 	dead     *dead // what was condemned when the first snapshot was opened
@@ -51,6 +97,7 @@ const (
 	packsDir     = "packs"
 	manifestsDir = "manifests"
 	snapshotsDir = "snapshots"
+	workingDir   = "working-sets"
 	entrySuffix  = ".json"
 	configCopy   = "config.copy"
 )
@@ -65,7 +112,7 @@ func split(name string) (dir, base string) {
 	return dir, path.Base(path.Clean(rest))
 }
 
-func (d *bucketDisk) Open(name string) (disk.File, error) {
+func (d *Disk) Open(name string) (disk.File, error) {
 	f, err := d.open(name)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
@@ -73,12 +120,18 @@ func (d *bucketDisk) Open(name string) (disk.File, error) {
 	return f, nil
 }
 
-func (d *bucketDisk) open(name string) (disk.File, error) {
+func (d *Disk) open(name string) (disk.File, error) {
 	switch dir, base := split(name); {
 	case dir == "" && (base == configKey || base == configCopy) && d.r.config != nil:
 		return newSmall(base, d.r.config), nil
 	case dir == snapshotsDir && strings.HasSuffix(base, entrySuffix):
 		return d.entry(strings.TrimSuffix(base, entrySuffix))
+	case dir == workingDir:
+		b, err := d.r.workingSet(d.ctx, base)
+		if b == nil && err == nil {
+			err = fs.ErrNotExist
+		}
+		return newSmall(base, b), err
 	case dir == packsDir:
 		p, err := find(d, d.packs, base)
 		if err != nil {
@@ -106,13 +159,13 @@ const (
 	manifestAlong = 256 << 10
 )
 
-func (d *bucketDisk) manifest(m Manifest) *object {
+func (d *Disk) manifest(m Manifest) *object {
 	return &object{d: d, name: m.Digest.String(), key: manifestPart(m.Upload, m.Digest).key(), size: m.Size, tail: min(m.Size, manifestAlong)}
 }
 
 // readAhead returns a manifest that is read already, nil if it is not. With a snapshot's manifest, it begins to read all
 // that it is the difference to: each of them names the next one only.
-func (d *bucketDisk) readAhead(digest string) *object {
+func (d *Disk) readAhead(digest string) *object {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if chain := d.chains[digest]; len(chain) > 1 {
@@ -129,7 +182,7 @@ func (d *bucketDisk) readAhead(digest string) *object {
 }
 
 // find looks where a part lies: as a snapshot that was opened says, or any index object.
-func find[T any](d *bucketDisk, where map[string]T, name string) (T, error) {
+func find[T any](d *Disk, where map[string]T, name string) (T, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at, ok := where[name]
@@ -146,7 +199,7 @@ func find[T any](d *bucketDisk, where map[string]T, name string) (T, error) {
 }
 
 // readAll reads all index objects; the caller holds mu.
-func (d *bucketDisk) readAll() error {
+func (d *Disk) readAll() error {
 	if d.all {
 		return nil
 	}
@@ -171,8 +224,14 @@ func (d *bucketDisk) readAll() error {
 }
 
 // entry returns a snapshot's catalogue entry.
-func (d *bucketDisk) entry(id string) (disk.File, error) {
-	keys, err := d.r.list(d.ctx, snapshotsPrefix+id+"/")
+func (d *Disk) entry(id string) (disk.File, error) {
+	alive := make(chan struct{})
+	go func() { // it is a long way
+		defer close(alive)
+		d.readDead()
+	}()
+	defer func() { <-alive }()
+	keys, err := d.keys(id)
 	if err != nil {
 		return nil, err
 	}
@@ -188,23 +247,14 @@ func (d *bucketDisk) entry(id string) (disk.File, error) {
 	if newest == nil {
 		return nil, fs.ErrNotExist
 	}
+	<-alive
 	d.checkAlive(newest)
 	return d.show(newest)
 }
 
 // checkAlive warns of a snapshot that needs what a collection condemned. Collections keep it for as long as that snapshot is
 // there, and pushes do not report success before they have replaced it: so it is not to be seen for long.
-func (d *bucketDisk) checkAlive(s *Snapshot) {
-	d.deadOnce.Do(func() {
-		records, err := d.r.records(d.ctx)
-		if err != nil {
-			return // whatever that is, it shows when something is read
-		}
-		d.dead = newDead()
-		for _, rec := range records {
-			d.dead.add(rec)
-		}
-	})
+func (d *Disk) checkAlive(s *Snapshot) {
 	if d.dead == nil || d.dead.keys[s.key] {
 		return
 	}
@@ -216,11 +266,37 @@ func (d *bucketDisk) checkAlive(s *Snapshot) {
 	}
 }
 
+// readDead reads what was condemned, once.
+func (d *Disk) readDead() {
+	d.deadOnce.Do(func() {
+		records, err := d.r.records(d.ctx)
+		if err != nil {
+			return // whatever that is, it shows when something is read
+		}
+		d.dead = newDead()
+		for _, rec := range records {
+			d.dead.add(rec)
+		}
+	})
+}
+
+// keys lists the objects of a snapshot, as a listing of all has just found them.
+func (d *Disk) keys(id string) ([]string, error) {
+	d.mu.Lock()
+	listed := d.listed[id]
+	delete(d.listed, id) // once
+	d.mu.Unlock()
+	if len(listed) > 0 {
+		return listed, nil
+	}
+	return d.r.list(d.ctx, snapshotsPrefix+id+"/")
+}
+
 // condemned reports whether a collection has condemned a part, as far as is known.
-func (d *bucketDisk) condemned(p part) bool { return d.dead != nil && d.dead.has(p) }
+func (d *Disk) condemned(p part) bool { return d.dead != nil && d.dead.has(p) }
 
 // show notes where the parts of a snapshot lie, and returns its entry's file.
-func (d *bucketDisk) show(s *Snapshot) (disk.File, error) {
+func (d *Disk) show(s *Snapshot) (disk.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := *s.Entry
@@ -233,6 +309,7 @@ func (d *bucketDisk) show(s *Snapshot) (disk.File, error) {
 		}
 		e.Packs = append(e.Packs, p.ID)
 	}
+	d.near[e.ID] = s.near()
 	for _, m := range s.Manifests {
 		if _, known := d.manifests[m.Digest.String()]; !known || !d.condemned(manifestPart(m.Upload, m.Digest)) {
 			d.manifests[m.Digest.String()] = m
@@ -247,7 +324,7 @@ func (d *bucketDisk) show(s *Snapshot) (disk.File, error) {
 }
 
 // ReadDir lists a directory of the store.
-func (d *bucketDisk) ReadDir(name string) ([]fs.DirEntry, error) {
+func (d *Disk) ReadDir(name string) ([]fs.DirEntry, error) {
 	dir, base := split(name + "/.")
 	switch {
 	case dir == snapshotsDir:
@@ -293,23 +370,28 @@ func fanOut(sizes map[string]int64, sub string) []fs.DirEntry {
 	return found
 }
 
-func (d *bucketDisk) readSnapshots() ([]fs.DirEntry, error) {
+func (d *Disk) readSnapshots() ([]fs.DirEntry, error) {
 	keys, err := d.r.list(d.ctx, snapshotsPrefix)
 	if err != nil {
 		return nil, err
 	}
 	var found []fs.DirEntry
-	last := ""
+	listed := make(map[string][]string)
 	for _, key := range keys {
-		if id, _, err := parseSnapshotKey(key); err == nil && id != last {
-			found = append(found, fs.FileInfoToDirEntry(info{name: id + entrySuffix}))
-			last = id
+		if id, _, err := parseSnapshotKey(key); err == nil {
+			if listed[id] == nil {
+				found = append(found, fs.FileInfoToDirEntry(info{name: id + entrySuffix}))
+			}
+			listed[id] = append(listed[id], key)
 		}
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.listed = listed
 	return found, nil
 }
 
-func (d *bucketDisk) Stat(name string) (fs.FileInfo, error) {
+func (d *Disk) Stat(name string) (fs.FileInfo, error) {
 	f, err := d.Open(name)
 	if err != nil {
 		return nil, err
@@ -320,15 +402,15 @@ func (d *bucketDisk) Stat(name string) (fs.FileInfo, error) {
 // errReadOnly is the error of what would change a bucket.
 var errReadOnly = fmt.Errorf("remote: %w: a bucket is only read this way", errors.ErrUnsupported)
 
-func (d *bucketDisk) Mkdir(string) error               { return errReadOnly }
-func (d *bucketDisk) Create(string) (disk.File, error) { return nil, errReadOnly }
-func (d *bucketDisk) Rename(string, string) error      { return errReadOnly }
-func (d *bucketDisk) Remove(string) error              { return errReadOnly }
-func (d *bucketDisk) SyncDir(string) error             { return errReadOnly }
+func (d *Disk) Mkdir(string) error               { return errReadOnly }
+func (d *Disk) Create(string) (disk.File, error) { return nil, errReadOnly }
+func (d *Disk) Rename(string, string) error      { return errReadOnly }
+func (d *Disk) Remove(string) error              { return errReadOnly }
+func (d *Disk) SyncDir(string) error             { return errReadOnly }
 
 // object is an object as a file.
 type object struct {
-	d    *bucketDisk
+	d    *Disk
 	name string
 	key  string
 	size int64
@@ -352,6 +434,12 @@ func (o *object) ReadAt(p []byte, off int64) (int, error) {
 			return 0, err
 		}
 		return copy(p, end[off-(o.size-o.tail):]), eof
+	}
+	if b := o.d.blocks.Load(); b != nil && len(p) < blockSize {
+		if err := b.read(o.key, o.size, p, off, o.read); err != nil {
+			return 0, err
+		}
+		return len(p), eof
 	}
 	if !o.d.spans.read(o.key, p, off) {
 		if err := o.read(p, off); err != nil {

@@ -93,9 +93,25 @@ func (c *collection) read(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	// These before the snapshots: none is taken for a dead one's whose snapshot is just being pushed.
+	recorded, err := c.r.list(ctx, workingSetsPrefix)
+	if err != nil {
+		return err
+	}
 	keys, err := c.r.list(ctx, snapshotsPrefix)
 	if err != nil {
 		return err
+	}
+	known := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		if id, _, err := parseSnapshotKey(key); err == nil {
+			known[id] = true
+		}
+	}
+	for _, key := range recorded {
+		if id, ok := workingSetOf(key); ok && !known[id] {
+			c.leftovers = append(c.leftovers, key)
+		}
 	}
 	keys = slices.DeleteFunc(keys, func(key string) bool {
 		_, _, err := parseSnapshotKey(key)

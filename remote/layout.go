@@ -23,6 +23,8 @@ const (
 	snapshotsPrefix = "snapshots/"
 	condemnedPrefix = "condemned/"
 	keysPrefix      = "keys/"
+	// workingSetsPrefix is that of what restores recorded, which nothing depends on.
+	workingSetsPrefix = "working-sets/"
 )
 
 // uploadID names what one push, or one collection, wrote together: the Unix time in seconds when it began,

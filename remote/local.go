@@ -62,7 +62,53 @@ func (l *Local) plan(ctx context.Context, e *manifest.Entry, have have) (*plan, 
 	p.plan.packs = slices.SortedFunc(maps.Keys(p.used), func(a, b store.PackID) int {
 		return cmp.Or(cmp.Compare(p.used[a], p.used[b]), slices.Compare(a[:], b[:]))
 	})
+	p.plan.near = func(ctx context.Context) ([][]int, error) { return l.near(ctx, e, p.plan.packs, have) }
 	return &p.plan, nil
+}
+
+// near finds out in which packs parts of a snapshot's memory are.
+func (l *Local) near(ctx context.Context, e *manifest.Entry, packs []store.PackID, have have) ([][]int, error) {
+	t, err := l.Manifests.Open(ctx, e.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	st, err := t.Stream(manifest.MemoryStream)
+	if err != nil {
+		return nil, nil // it has none
+	}
+	number := make(map[store.PackID]int, len(packs))
+	for i, id := range packs {
+		number[id] = i
+	}
+	var near [][]int
+	ids := make([]chunker.ID, NearChunks)
+	for first := int64(0); first < st.Len(); first += NearChunks {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		part := ids[:min(NearChunks, st.Len()-first)]
+		if err := st.Lookup(first, part); err != nil {
+			return nil, err
+		}
+		here := []int{}
+		last := store.PackID{}
+		for i := range part {
+			if part[i].IsHole() {
+				continue
+			}
+			pack, found, err := have.Find(&part[i])
+			if err != nil {
+				return nil, err
+			}
+			if n, ok := number[pack]; found && ok && pack != last && !slices.Contains(here, n) {
+				here = append(here, n)
+			}
+			last = pack
+		}
+		near = append(near, here)
+	}
+	return near, nil
 }
 
 // hints returns the packs that the catalogue names.

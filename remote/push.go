@@ -61,8 +61,10 @@ type have interface {
 type plan struct {
 	packs     []store.PackID    // that hold its chunks, in the bucket or among what is uploaded
 	manifests []manifest.Digest // likewise, its own first
-	upload    []source
-	close     func()
+	// near returns a snapshot's Near, once all is uploaded; nil where nobody knows.
+	near   func(ctx context.Context) ([][]int, error)
+	upload []source
+	close  func()
 }
 
 // source is a pack or a manifest that is to be uploaded.
@@ -227,6 +229,11 @@ func (p *pusher) publish(ctx context.Context, e *manifest.Entry) (*Snapshot, err
 		u := v.packs[id]
 		at := v.uploads[u].pack(id)
 		s.Packs = append(s.Packs, Pack{ID: id.String(), Upload: u, Size: at.size, Table: at.tableSize})
+	}
+	if plan.near != nil {
+		if s.Near, err = plan.near(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for _, d := range plan.manifests {
 		s.Manifests = append(s.Manifests, v.manifests[d])

@@ -16,9 +16,15 @@ type Snapshot struct {
 	Packs     []Pack          `json:"packs"`          // that hold its chunks, in the order in which it needs them
 	Manifests []Manifest      `json:"manifests"`      // its own first, then the ancestors that it is read with
 	Host      string          `json:"host,omitempty"` // that pushed it
+	// Near says for each NearChunks chunks of the memory which of Packs hold those that are not holes, by their places there: so who wants
+	// one page reads the tables of few. It is a hint.
+	Near [][]int `json:"near,omitempty"`
 
 	key string
 }
+
+// NearChunks is what one entry of Near is for.
+const NearChunks = 4096
 
 // Pack is where a pack of a snapshot lies.
 type Pack struct {

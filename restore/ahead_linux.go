@@ -64,6 +64,12 @@ func (m *Memory) failAhead(err error) {
 // prefetch puts pages in place in this order. While some are put there, the next are got.
 func (m *Memory) prefetch(ctx context.Context, pages []uint32) error {
 	g, ctx := errgroup.WithContext(ctx)
+	defer func() {
+		for _, a := range m.ahead {
+			a.f.Release()
+		}
+		m.ahead = nil
+	}()
 	ready := make(chan []uint32, 1)
 	g.Go(func() error {
 		defer close(ready)
@@ -93,6 +99,15 @@ func (m *Memory) prefetch(ctx context.Context, pages []uint32) error {
 				}
 				m.prefetched.Add(m.loaded.Load() - before) // about
 			}
+			// What came with them comes after them all.
+			before := m.loaded.Load()
+			for len(m.ahead) > 0 {
+				if err := m.putAlong(m.ahead[0]); err != nil {
+					return err
+				}
+				m.ahead = m.ahead[1:]
+			}
+			m.prefetched.Add(m.loaded.Load() - before)
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -106,7 +121,7 @@ func (m *Memory) prefetch(ctx context.Context, pages []uint32) error {
 func (m *Memory) warm(ctx context.Context, pages []uint32) error {
 	size := m.pages.chunkSize
 	var ids []chunker.ID
-	at := int64(-1)
+	var at []int64
 	for _, page := range pages {
 		offset := int64(page) * pageSize
 		r := m.regionOf(offset)
@@ -121,10 +136,7 @@ func (m *Memory) warm(ctx context.Context, pages []uint32) error {
 				return err
 			}
 			if !id[0].IsHole() {
-				ids = append(ids, id[0])
-				if at < 0 {
-					at = chunk
-				}
+				ids, at = append(ids, id[0]), append(at, chunk)
 			}
 		}
 	}

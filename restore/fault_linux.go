@@ -189,6 +189,7 @@ func (m *Memory) bring(r *MappedRegion, offset int64, wanted bool) error {
 	if first > chunk || end <= chunk { // it reaches beyond the region
 		first, end = chunk, chunk+1
 	}
+	m.pages.src.Expect(m.ctx, chunk)
 	var ids [2*around + 1]chunker.ID
 	if err := m.pages.t.Lookup(first, ids[:end-first]); err != nil {
 		return err
@@ -260,7 +261,8 @@ func (m *Memory) bringFrame(r *MappedRegion, ids []chunker.ID, first int64, i in
 			return nil
 		}
 	}
-	return m.putAlong(a)
+	m.ahead = append(m.ahead, a)
+	return nil
 }
 
 // along is what came with a chunk of the stream in its frame.

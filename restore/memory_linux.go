@@ -48,6 +48,7 @@ type Memory struct {
 	present bits // pages that need not be put in place anymore
 	huge    sync.Pool
 	later   chan along
+	ahead   []along // of what is loaded before it is asked for; of the goroutine that does so
 
 	mu       sync.Mutex
 	late     []uint64 // faults that were read along with other events

@@ -24,8 +24,10 @@ type Frames interface {
 	// Frame returns the frame that holds a chunk, and which of the frame's chunks it is. at says where in its stream the
 	// chunk is wanted: that helps to find it.
 	Frame(ctx context.Context, id *chunker.ID, at int64) (Frame, int, error)
-	// Warm gets many at once, so that Frame has them soon. at is where the first of them is wanted.
-	Warm(ctx context.Context, ids []chunker.ID, at int64) error
+	// Expect says that a chunk of the stream is soon to be asked for, whose ID is not known yet.
+	Expect(ctx context.Context, at int64)
+	// Warm gets many at once, so that Frame has them soon; at says where each of them is wanted.
+	Warm(ctx context.Context, ids []chunker.ID, at []int64) error
 }
 
 // Pages reads a stream in whatever order it is asked for. It is safe for concurrent use.
@@ -62,6 +64,7 @@ func (p *Pages) ReadContext(ctx context.Context, b []byte, off int64) (int, erro
 	for at := int64(0); at < n; {
 		chunk := (off + at) / p.chunkSize
 		count := min((off+n+p.chunkSize-1)/p.chunkSize-chunk, int64(len(ids)))
+		p.src.Expect(ctx, chunk)
 		if err := p.t.Lookup(chunk, ids[:count]); err != nil {
 			return int(at), err
 		}

@@ -34,13 +34,16 @@ type reads struct {
 var (
 	local   = reads{size: readSize, workers: runtime.GOMAXPROCS(0)}
 	distant = reads{size: 4 << 20, gap: 128 << 10, workers: 8}
+	// scattered is for who reads here and there from far away, where what lies around is kept.
+	scattered = reads{size: 512 << 10, gap: 128 << 10, workers: 32}
 )
 
 // Fetcher gets chunks out of a store. It needs neither lock nor index: the
 // tables of the packs that it is told of, and of the others if that does not do.
 // It is safe for concurrent use.
 type Fetcher struct {
-	s *Store
+	s     *Store
+	reads reads
 
 	mu     sync.Mutex
 	hints  []PackID // not yet loaded
@@ -49,19 +52,24 @@ type Fetcher struct {
 	loc    *locator
 	all    bool // every pack was looked at
 	files  map[PackID]disk.File
-	frames atomic.Int64
-	bytes  atomic.Int64
+	// loading is of tables that are being loaded; closed when that is done.
+	loading map[PackID]chan struct{}
+	frames  atomic.Int64
+	bytes   atomic.Int64
 }
 
 // NewFetcher returns a fetcher that looks in the packs hints first.
 func (s *Store) NewFetcher(hints []PackID) *Fetcher {
-	return &Fetcher{s: s, hints: hints, loc: newLocator(), files: make(map[PackID]disk.File)}
+	return &Fetcher{s: s, reads: s.reads, hints: hints, loc: newLocator(), files: make(map[PackID]disk.File)}
 }
 
 // NewLazyFetcher is NewFetcher for who reads little here and there, and wants the first of it soon.
 func (s *Store) NewLazyFetcher(hints []PackID) *Fetcher {
 	f := s.NewFetcher(hints)
 	f.lazy = true
+	if s.reads.gap > 0 {
+		f.reads = scattered
+	}
 	return f
 }
 
@@ -215,7 +223,7 @@ func (f *Fetcher) find(ctx context.Context, id *chunker.ID, bad spoiled, failed 
 // snapshot does not wait for all. The caller holds mu.
 func (f *Fetcher) loadHints(ctx context.Context) error {
 	n := len(f.hints)
-	if f.lazy || f.s.reads.gap > 0 {
+	if f.lazy || f.reads.gap > 0 {
 		n = min(n, max(1, f.hinted))
 	}
 	hints := f.hints[:n]
@@ -248,7 +256,7 @@ func (f *Fetcher) loadRest(ctx context.Context) error {
 func (f *Fetcher) load(ctx context.Context, ids []PackID) error {
 	tables := make([]*table, len(ids))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(f.s.reads.workers)
+	g.SetLimit(f.reads.workers)
 	for i, id := range ids {
 		if f.loc.has(id) {
 			continue
@@ -280,14 +288,14 @@ func (f *Fetcher) load(ctx context.Context, ids []PackID) error {
 // whose pack is gone, and those that are damaged.
 func (f *Fetcher) fetch(ctx context.Context, refs []ref, tables []*table, deliver func(i int, data []byte) error) (gone []ref, bad []badCopy, err error) {
 	sortRefs(refs)
-	workers := f.s.reads.workers
+	workers := f.reads.workers
 	tasks := make(chan []ref, workers)
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(tasks)
 		for len(refs) > 0 {
-			n := f.s.reads.taskLength(refs, tables)
+			n := f.reads.taskLength(refs, tables)
 			select {
 			case tasks <- refs[:n]:
 			case <-ctx.Done():

@@ -147,7 +147,10 @@ func (f *Fetcher) locate(ctx context.Context, id *chunker.ID, near []PackID) (*t
 	defer f.mu.Unlock()
 	t, slot, ok := f.loc.find(id, bad)
 	if !ok && len(near) > 0 {
-		if err := f.load(ctx, near); err != nil {
+		f.mu.Unlock()
+		err := f.loadNear(ctx, near)
+		f.mu.Lock()
+		if err != nil {
 			return nil, 0, err
 		}
 		t, slot, ok = f.loc.find(id, bad)
@@ -204,7 +207,7 @@ func (f *Fetcher) loadSpan(r *frameReader, t *table, frames []*OpenFrame) {
 // sense as there is room for.
 func (f *Fetcher) Warm(ctx context.Context, ids []chunker.ID, near []PackID) error {
 	if len(near) > 0 {
-		if err := f.loadNear(ctx, ids, near); err != nil {
+		if err := f.loadNear(ctx, near); err != nil {
 			return err
 		}
 	}
@@ -214,9 +217,9 @@ func (f *Fetcher) Warm(ctx context.Context, ids []chunker.ID, near []PackID) err
 	}
 	sortRefs(refs)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(f.s.reads.workers)
+	g.SetLimit(f.reads.workers)
 	for len(refs) > 0 {
-		n := f.s.reads.taskLength(refs, tables)
+		n := f.reads.taskLength(refs, tables)
 		t, task := tables[refs[0].table], refs[:n]
 		refs = refs[n:]
 		g.Go(func() error {
@@ -250,16 +253,65 @@ func (f *Fetcher) Warm(ctx context.Context, ids []chunker.ID, near []PackID) err
 	return g.Wait()
 }
 
-// loadNear loads the tables of packs if any of the chunks is in none that is loaded.
-func (f *Fetcher) loadNear(ctx context.Context, ids []chunker.ID, near []PackID) error {
+// Expect begins to load the tables of packs that are soon to be looked in, where they are far away.
+func (f *Fetcher) Expect(ctx context.Context, near []PackID) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i := range ids {
-		if !f.loc.holds(&ids[i]) {
-			return f.load(ctx, near)
+	missing := false
+	for _, id := range near {
+		missing = missing || !f.loc.has(id) && f.loading[id] == nil
+	}
+	f.mu.Unlock()
+	if missing {
+		go f.loadNear(ctx, near) // an error shows when it is tried again
+	}
+}
+
+// loadNear loads the tables of packs, each once and all at the same time, without keeping others from looking in those that are there.
+func (f *Fetcher) loadNear(ctx context.Context, near []PackID) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(f.reads.workers)
+	for _, id := range near {
+		f.mu.Lock()
+		there, loading := f.loc.has(id), f.loading[id]
+		if !there && loading == nil {
+			if f.loading == nil {
+				f.loading = make(map[PackID]chan struct{})
+			}
+			f.loading[id] = make(chan struct{})
+		}
+		f.mu.Unlock()
+		switch {
+		case there:
+		case loading != nil:
+			g.Go(func() error {
+				select {
+				case <-loading:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+		default:
+			g.Go(func() error { return f.loadOne(id) })
 		}
 	}
-	return nil
+	return g.Wait()
+}
+
+// loadOne loads the table of a pack that is in loading. One that is gone, or damaged, is left out.
+func (f *Fetcher) loadOne(id PackID) error {
+	t, err := f.s.loadTable(id)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.loading[id])
+	delete(f.loading, id)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
+		return nil
+	}
+	if err == nil {
+		f.loc.add(t)
+	}
+	return err
 }
 
 // Hold opens the packs named, and keeps them open: what is read of them from now on is there even after a sweep deletes them. It
@@ -272,10 +324,7 @@ func (f *Fetcher) Hold(ctx context.Context, packs []PackID) error {
 		if _, _, err := f.openKept(id, len(packs)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		f.mu.Lock()
-		err := f.load(ctx, []PackID{id})
-		f.mu.Unlock()
-		if err != nil {
+		if err := f.loadNear(ctx, []PackID{id}); err != nil {
 			return err
 		}
 	}

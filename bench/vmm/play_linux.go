@@ -140,7 +140,11 @@ func (p *player) mapAll() ([]byte, error) {
 
 // mapFile maps a file as the memory.
 func (p *player) mapFile() error {
-	f, err := os.Open(p.c.Map)
+	flags := os.O_RDONLY
+	if p.c.Writable {
+		flags = os.O_RDWR
+	}
+	f, err := os.OpenFile(p.c.Map, flags, 0)
 	if err != nil {
 		return err
 	}

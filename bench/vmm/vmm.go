@@ -31,6 +31,8 @@ type Config struct {
 	Late bool `json:"late,omitempty"`
 	// Map maps this file privately, and hands nothing over.
 	Map string `json:"map,omitempty"`
+	// Writable opens it for writing, which it does not do.
+	Writable bool `json:"writable,omitempty"`
 	// Lie adds so many bytes to the last region's size in what is told.
 	Lie int64 `json:"lie,omitempty"`
 	// Memfd sends another descriptor along.

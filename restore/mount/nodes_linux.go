@@ -250,9 +250,10 @@ func (f *fileNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint3
 		return nil, 0, unix.EROFS
 	}
 	// Who may write could map the file shared, and change what others see in the kernel's cache. Direct I/O allows private mappings alone.
-	how := uint32(fuse.FOPEN_KEEP_CACHE)
+	// Closing asks nobody: there is nothing to be written, and who serves the mount may be the one who closes.
+	how := uint32(fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH)
 	if flags&unix.O_ACCMODE == unix.O_RDWR {
-		how = fuse.FOPEN_DIRECT_IO
+		how = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	}
 	o, err := f.v.use(ctx, f.id)
 	if err != nil {
