@@ -77,8 +77,8 @@ func (s scattered) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// ExportCloudHypervisor writes the directory of Cloud Hypervisor's that a snapshot was taken of; dir must not be there. Where it
-// fails nothing stays.
+// ExportCloudHypervisor writes the directory of Cloud Hypervisor's that a snapshot was taken of, or that it would have been of a guest that was handed
+// over; dir must not be there. Where it fails nothing stays.
 func (m *Manager) ExportCloudHypervisor(ctx context.Context, ref, dir string, opts *RestoreOptions) (_ *DumpReport, err error) {
 	start := time.Now()
 	r, err := m.OpenSnapshot(ctx, ref)
@@ -92,12 +92,15 @@ func (m *Manager) ExportCloudHypervisor(ctx context.Context, ref, dir string, op
 	}
 	files := make(map[string]string) // streams by file
 	for _, s := range streams {
-		if name, ok := strings.CutPrefix(s.Name, capture.CloudHypervisorPrefix); ok && filepath.IsLocal(name) {
+		if name, ok := strings.CutPrefix(s.Name, capture.CloudHypervisorPrefix); ok && filepath.IsLocal(name) && name != capture.CloudHypervisorMigration {
 			files[name] = s.Name
 		}
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("arcstore: snapshot %s: %w: it was not taken of a snapshot of Cloud Hypervisor's: restore --output gives what it has", r.entry.ID, ErrOtherKind)
+	}
+	if files["config.json"] == "" {
+		return nil, fmt.Errorf("arcstore: snapshot %s: %w: its memory does not lie as in a directory of Cloud Hypervisor's: offload restore hands it over", r.entry.ID, ErrOtherKind)
 	}
 	files[capture.CloudHypervisorMemory] = memoryStream
 	if err := os.Mkdir(dir, 0o700); err != nil {

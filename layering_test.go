@@ -27,6 +27,7 @@ var floors = map[string]int{
 	"capture/criu":        1,
 	"capture/arcbox":      1,
 	"capture/firecracker": 1,
+	"capture/offload":     1,
 	"capture/qmp":         1,
 	"restore/uffd":        1,
 	"restore/mount":       1,
@@ -53,7 +54,7 @@ var strangers = map[string][]string{
 
 // testParts are what tests and benchmarks run against: real guests, a disk
 // that loses power. They import nothing of the module, and only tests and benchmarks import them.
-var testParts = []string{"bench/firecracker", "bench/guest", "bench/processes", "bench/vmm", "bench/s3server", "bench/crashdisk"}
+var testParts = []string{"bench/cloudhypervisor", "bench/firecracker", "bench/guest", "bench/processes", "bench/vmm", "bench/s3server", "bench/crashdisk"}
 
 const maxLines = 600
 

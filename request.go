@@ -33,6 +33,8 @@ type CreateRequest struct {
 	MappedRAM string `json:"mapped_ram,omitempty"`
 	// CloudHypervisor is the path of a directory that is a snapshot of Cloud Hypervisor's.
 	CloudHypervisor string `json:"cloud_hypervisor,omitempty"`
+	// Offload waits for a Cloud Hypervisor that hands its guest over.
+	Offload *Offload `json:"offload,omitempty"`
 }
 
 // Files is a VM whose memory and state are files that do not change meanwhile.
@@ -84,6 +86,8 @@ func (m *Manager) Create(ctx context.Context, req *CreateRequest, events *Events
 		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenMappedRAM(req.MappedRAM) }, &opts)
 	case req.CloudHypervisor != "":
 		return m.createFromDump(ctx, req.Target, func() (dumpSource, error) { return capture.OpenCloudHypervisor(req.CloudHypervisor) }, &opts)
+	case req.Offload != nil:
+		return m.createFromOffload(ctx, req.Target, req.Offload, &opts, events)
 	case req.Firecracker != nil:
 		return m.createFromFirecracker(ctx, req.Target, req.Firecracker, &opts, events)
 	case req.Exec != nil:
@@ -116,6 +120,10 @@ func (req *CreateRequest) Check() error {
 	if req.Firecracker != nil {
 		said++
 		paths = append(paths, req.Firecracker.Socket)
+	}
+	if req.Offload != nil {
+		said++
+		paths = append(paths, req.Offload.Socket)
 	}
 	if e := req.Exec; e != nil {
 		said++

@@ -101,7 +101,7 @@ go to stderr. What opens an encrypted store is a key file, or a passphrase from
 
 	root.AddCommand(
 		newInitCommand(a), newCreateCommand(a), newListCommand(a), newShowCommand(a), newDiffCommand(a), newStatsCommand(a),
-		newRestoreCommand(a), newExportCommand(a), newImportCommand(a), newDeleteCommand(a), newPruneCommand(a), newGCCommand(a), newVerifyCommand(a),
+		newRestoreCommand(a), newExportCommand(a), newImportCommand(a), newOffloadCommand(a), newDeleteCommand(a), newPruneCommand(a), newGCCommand(a), newVerifyCommand(a),
 		newReindexCommand(a), newCompressionCommand(a), newKeyCommand(a), newRemoteCommand(a), newPushCommand(a), newPullCommand(a), newServeCommand(a), newServeFaultsCommand(a), newMountCommand(a), newScheduleCommand(a), newConfigCommand(a), newDoctorCommand(a), newDemoCommand(a), newDemoGuestCommand(a), newResumeGuestCommand(a), newKillGuestCommand(a),
 		newVersionCommand(a),
 	)
