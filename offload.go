@@ -44,7 +44,8 @@ func (m *Manager) createFromOffload(ctx context.Context, target string, from *Of
 	}
 }
 
-// CreateFromOffload takes the snapshot of a guest that a Cloud Hypervisor hands over on conn, which it closes. The guest stays paused until the
+// CreateFromOffload takes the snapshot of a guest that a Cloud Hypervisor hands over on conn, which it closes; offload.Listen makes the socket, and looks at
+// who comes. The guest stays paused until the
 // snapshot is durable, and only then Cloud Hypervisor is told that all is well; where anything fails, it is told so, and goes on with its guest as
 // before. When it returns without an error, the snapshot is durable and ready. With an error there is none, but for one case: where Cloud Hypervisor
 // could not be told, both are returned.

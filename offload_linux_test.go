@@ -257,7 +257,7 @@ func receive(t *testing.T, m *Manager, id string, opts OffloadOptions, as cloudh
 	result := make(chan handed, 1)
 	opts.Wait = 10 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the guest ends after the test
-	go func() { // before anybody listens
+	go func() {                                                           // before anybody listens
 		defer cancel()
 		report, err := m.RestoreOffload(ctx, id, socket, &opts)
 		result <- handed{report, err}
@@ -284,10 +284,16 @@ func checkCloud(t *testing.T, vm *cloudhypervisor.VM, g *cloudhypervisor.Receive
 	if !bytes.Equal(g.Config, vm.Config) || !bytes.Equal(g.State, vm.State) {
 		t.Error("its configuration or its state is another one")
 	}
+	var b []byte
 	eachCloudPage(g, func(r *cloudhypervisor.Region, off uint64, at int) {
-		b, err := g.Contents(r)
-		if err != nil || !bytes.Equal(b[off:][:cloudhypervisor.PageSize], want[at:][:cloudhypervisor.PageSize]) {
-			t.Fatalf("the page at %#x differs: %v", r.GPA+off, err)
+		if off == 0 {
+			var err error
+			if b, err = g.Contents(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(b[off:][:cloudhypervisor.PageSize], want[at:][:cloudhypervisor.PageSize]) {
+			t.Fatalf("the page at %#x differs", r.GPA+off)
 		}
 	})
 }
@@ -407,9 +413,9 @@ func TestOffloadGivenUp(t *testing.T) {
 		says   string // the error here
 		sent   error  // the one there
 	}{
-		"abandoned after start":   {instead(cloudhypervisor.CmdMemoryFd, abandon...), "gave it up", errDead},
-		"abandoned after config":  {instead(cloudhypervisor.CmdState, abandon...), "gave it up", errDead},
-		"abandoned after state":   {instead(cloudhypervisor.CmdCompletePaused, abandon...), "gave it up", errDead},
+		"abandoned after start":   {instead(cloudhypervisor.CmdMemoryFd, abandon...), "given up by", errDead},
+		"abandoned after config":  {instead(cloudhypervisor.CmdState, abandon...), "given up by", errDead},
+		"abandoned after state":   {instead(cloudhypervisor.CmdCompletePaused, abandon...), "given up by", errDead},
 		"dies before memory":      {dies(cloudhypervisor.CmdMemoryFd, 0), "the connection ended", errDead},
 		"dies within a header":    {dies(cloudhypervisor.CmdConfig, 9), "in the middle of a message", errDead},
 		"dies before a payload":   {dies(cloudhypervisor.CmdState, 16), "after 0 of 100 bytes of the State", errDead},
@@ -613,9 +619,9 @@ func TestOffloadRefused(t *testing.T) {
 		as   cloudhypervisor.ReceiveOptions
 		says string
 	}{
-		"start":                   {as: cloudhypervisor.ReceiveOptions{Refuse: cloudhypervisor.CmdStart}, says: "answer to a Start: Cloud Hypervisor refused it"},
-		"config":                  {as: cloudhypervisor.ReceiveOptions{Refuse: cloudhypervisor.CmdConfig}, says: "answer to a Config: Cloud Hypervisor refused it"},
-		"complete":                {as: cloudhypervisor.ReceiveOptions{Refuse: cloudhypervisor.CmdCompletePaused}, says: "answer to a CompletePaused: Cloud Hypervisor refused it"},
+		"start":                   {as: cloudhypervisor.ReceiveOptions{Refuse: cloudhypervisor.CmdStart}, says: "answer to a Start: refused by Cloud Hypervisor"},
+		"config":                  {as: cloudhypervisor.ReceiveOptions{Refuse: cloudhypervisor.CmdConfig}, says: "answer to a Config: refused by Cloud Hypervisor"},
+		"complete":                {as: cloudhypervisor.ReceiveOptions{Refuse: cloudhypervisor.CmdCompletePaused}, says: "answer to a CompletePaused: refused by Cloud Hypervisor"},
 		"on demand, not postcopy": {opts: OffloadOptions{OnDemand: true, Resume: true}, says: "memory_mode=postcopy"},
 		"postcopy, not on demand": {as: cloudhypervisor.ReceiveOptions{Postcopy: true, FaultTimeout: 100 * time.Millisecond}, says: "memory_mode=postcopy"},
 	} {
@@ -635,4 +641,81 @@ func TestOffloadRefused(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Pages may be large ones, partly there already; what the guest does not have is refused, and the connection goes on.
+func TestOffloadLargePages(t *testing.T) {
+	m := newManager(t, nil)
+	vm, _ := newCloudVM(t, 1)
+	s := offer(t, m, vm, nil)
+	want := cloudMemory(t, vm)
+	g, result := receive(t, m, s.ID, OffloadOptions{OnDemand: true}, cloudhypervisor.ReceiveOptions{Postcopy: true, NoPrefault: true, Touch: []uint64{8 << 30}})
+	if g == nil {
+		t.Fatal((<-result).err)
+	}
+	cpu, err := g.NewVCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cpu.Close()
+	mine := bytes.Repeat([]byte{0x5A}, cloudhypervisor.PageSize)
+	if err := cpu.Write(1<<20, mine); err != nil {
+		t.Fatal(err)
+	}
+	copy(want[1<<20:], mine)
+	refused := 0
+	for _, ask := range []struct {
+		gpa, length uint64
+		ok          bool
+	}{
+		{0, 2 << 20, true}, {0, 4 << 20, false}, {0, 0, false}, {100, 4096, false}, {0, 100, false}, {3 << 20, 4096, false}, {1 << 63, 1 << 63, false},
+		{4<<30 - 4096, 8192, false}, {2 << 20, 1 << 20, true}, {4 << 30, 2 << 20, true}, {8 << 30, 1<<20 + 8<<10, true}, {0, 1<<64 - 4096, false},
+	} {
+		if err := g.Ask(ask.gpa, ask.length); (err == nil) != ask.ok || !ask.ok && !errors.Is(err, cloudhypervisor.ErrAnswer) {
+			t.Errorf("%d bytes at %#x: %v", ask.length, ask.gpa, err)
+		}
+		if !ask.ok {
+			refused++
+		}
+	}
+	checkCloud(t, vm, g, want)
+	g.Close()
+	r := <-result
+	if r.report == nil || r.report.BytesServed != r.report.Bytes || !strings.Contains(fmt.Sprint(r.err), fmt.Sprintf(" %d could not be answered", refused)) {
+		t.Errorf("%+v, %v", r.report, r.err)
+	}
+}
+
+// Who is interrupted while a guest lives on its pages ends the connection, and the guest with it.
+func TestOffloadInterruptedOnDemand(t *testing.T) {
+	m := newManager(t, nil)
+	vm, _ := newCloudVM(t, 1)
+	s := offer(t, m, vm, nil)
+	socket := filepath.Join(socketDir(t), "give")
+	l, err := cloudhypervisor.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan handed, 1)
+	go func() {
+		report, err := m.RestoreOffload(ctx, s.ID, socket, &OffloadOptions{OnDemand: true})
+		result <- handed{report, err}
+	}()
+	g, err := l.Receive(cloudhypervisor.ReceiveOptions{Postcopy: true, NoPrefault: true, Touch: []uint64{8 << 30}})
+	if errors.Is(err, cloudhypervisor.ErrNoUserfault) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	cancel()
+	if r := <-result; !errors.Is(r.err, context.Canceled) {
+		t.Error(r.err)
+	}
+	if err := g.Ask(0, 4096); err == nil {
+		t.Error("somebody still answers")
+	}
 }

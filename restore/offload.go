@@ -96,7 +96,7 @@ type Offloaded struct {
 const firstOffloadFault = 30 * time.Second
 
 // errNotAsked: Cloud Hypervisor would let the guest run with memory that is empty.
-var errNotAsked = errors.New("Cloud Hypervisor does not ask for the guest's pages, so it was told to forget the guest: receive-migration needs memory_mode=postcopy for that")
+var errNotAsked = errors.New("nobody asks for the guest's pages, so Cloud Hypervisor was told to forget the guest: receive-migration needs memory_mode=postcopy for that")
 
 // Send hands the guest to the Cloud Hypervisor that listens at socket, and answers its page faults until it has all pages, or ends the connection. Where it
 // fails before Cloud Hypervisor has the guest, there is none. A page that cannot be had is refused, and the rest goes on: the error names the first

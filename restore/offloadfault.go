@@ -11,10 +11,11 @@ import (
 
 const (
 	offloadPage = 4096 // bytes: what is remembered as filled
-	// Pages are asked for one by one, most of them in order, and the store has them in frames of this size.
+	// Pages are asked for one by one, most of them in order, and the store has them in frames of this size. One that is asked for out of
+	// order is read alone: a guest waits for it.
 	offloadAhead = 64 << 10
-	// offloadWindows is how many such pieces are remembered: one for the order, the others for what is asked for between.
-	offloadWindows = 4
+	// offloadWindows is how many such pieces are remembered, for as many that go through memory in order at once.
+	offloadWindows = 16
 	// longestOffloadFault bounds a request: no page is larger.
 	longestOffloadFault = 1 << 30
 )
@@ -37,7 +38,7 @@ type offloadFaults struct {
 	next   int // window to be replaced
 }
 
-// offloadWindow is a piece of memory that was read ahead.
+// offloadWindow is a piece of memory that was read ahead; an empty one is where something else that was read ended.
 type offloadWindow struct {
 	off int64
 	b   []byte
@@ -182,12 +183,13 @@ func (s *offloadFaults) put(i int, first, count int64, filled bool) error {
 	return nil
 }
 
-// read reads memory, and remembers what lies around it.
+// read reads memory. Where that follows what was read before, it reads what lies around it, too, and remembers that.
 func (s *offloadFaults) read(b []byte, off int64) error {
 	for len(b) > 0 {
-		w, err := s.window(off - off%offloadAhead)
-		if err != nil {
-			_, err = s.pages.ReadAt(b, off) // something else there may be what is damaged
+		w, err := s.window(off)
+		if w == nil || err != nil {
+			_, err = s.pages.ReadAt(b, off) // of a window, something else may be damaged
+			s.remember(offloadWindow{off: off + int64(len(b))})
 			return err
 		}
 		n := copy(b, w.b[off-w.off:])
@@ -196,24 +198,34 @@ func (s *offloadFaults) read(b []byte, off int64) error {
 	return nil
 }
 
-// window returns the piece of memory at off, which is a multiple of its size.
+// window returns what was read ahead and has the byte at off, or reads it where the byte follows what was read before; nil for neither.
 func (s *offloadFaults) window(off int64) (*offloadWindow, error) {
 	for i := range s.ahead {
-		if w := &s.ahead[i]; w.off == off && len(w.b) > 0 {
+		w := &s.ahead[i]
+		end := w.off + int64(len(w.b))
+		if off >= w.off && off < end {
 			return w, nil
 		}
+		if off != end {
+			continue
+		}
+		b := w.b
+		if cap(b) == 0 {
+			b = make([]byte, offloadAhead)
+		}
+		b = b[:min(offloadAhead-off%offloadAhead, s.pages.Size()-off)]
+		if _, err := s.pages.ReadAt(b, off); err != nil {
+			*w = offloadWindow{off: off}
+			return nil, err
+		}
+		*w = offloadWindow{off: off, b: b}
+		return w, nil
 	}
-	w := &s.ahead[s.next]
-	if w.b == nil {
-		w.b = make([]byte, offloadAhead)
-	}
-	n := min(offloadAhead, s.pages.Size()-off)
-	w.b = w.b[:n]
-	if _, err := s.pages.ReadAt(w.b, off); err != nil {
-		w.b = w.b[:0] // its space stays
-		return nil, err
-	}
-	w.off = off
+	return nil, nil
+}
+
+// remember has a window take the place of the oldest one.
+func (s *offloadFaults) remember(w offloadWindow) {
+	s.ahead[s.next] = w
 	s.next = (s.next + 1) % offloadWindows
-	return w, nil
 }

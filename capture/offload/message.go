@@ -16,9 +16,9 @@ var (
 	// ErrProtocol is wrapped by the errors for what no Cloud Hypervisor sends, or none that is known here.
 	ErrProtocol = errors.New("it does not keep to the offload protocol")
 	// ErrAbandoned: the other end gave the guest up, and nothing is wrong with the connection.
-	ErrAbandoned = errors.New("Cloud Hypervisor gave it up")
+	ErrAbandoned = errors.New("given up by Cloud Hypervisor")
 	// ErrRefused: the other end answered that it could not do what it was asked for. It does not say why.
-	ErrRefused = errors.New("Cloud Hypervisor refused it; its own log says why")
+	ErrRefused = errors.New("refused by Cloud Hypervisor, whose own log says why")
 )
 
 // Command says what a request asks for.

@@ -114,7 +114,7 @@ func message(err error, command string) string {
 }
 
 // packages are the names with which libraries begin their errors.
-var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore", "criu", "remote", "crypt", "arcbox"}
+var packages = []string{"arcstore", "store", "manifest", "chunker", "capture", "restore", "criu", "remote", "crypt", "arcbox", "offload"}
 
 // plain is an error's text for people: on one line, without the names of
 // packages, and without a general beginning that a later part says again or better.
