@@ -36,8 +36,7 @@ type blockKey struct {
 
 type block struct {
 	blockKey
-	at    int64 // in the file
-	size  int
+	at    int64         // in the file
 	done  chan struct{} // closed when it was read
 	err   error
 	refs  int // guarded by blocks.mu

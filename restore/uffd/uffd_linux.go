@@ -31,7 +31,7 @@ const (
 // ioctl numbers: direction, size of the argument, type 0xaa, number.
 const (
 	ioctlAPI        = 3<<30 | 24<<16 | 0xaa<<8 | 0x3f
-	ioctlRegister   = 3<<30 | 32<<16 | 0xaa<<8 | 0x00
+	ioctlRegister   = 3<<30 | 32<<16 | 0xaa<<8 // number 0
 	ioctlUnregister = 2<<30 | 16<<16 | 0xaa<<8 | 0x01
 	ioctlWake       = 2<<30 | 16<<16 | 0xaa<<8 | 0x02
 	ioctlCopy       = 3<<30 | 40<<16 | 0xaa<<8 | 0x03
