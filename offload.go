@@ -92,8 +92,8 @@ type OffloadReport struct {
 }
 
 // RestoreOffload hands a snapshot that was taken by CreateFromOffload to the Cloud Hypervisor that listens at socket, where it was told so by
-// vm.receive-migration. It needs no lock and no index. With OnDemand it returns when Cloud Hypervisor has all of the memory, or is gone: until then the
-// snapshot must stay, and a guest whose memory is not complete ends when ctx does. What is damaged is refused, and named in the error
+// vm.receive-migration. It needs no lock and no index. With OnDemand it returns when Cloud Hypervisor has all of the memory, or is gone: a guest whose
+// memory is not complete ends when ctx does. The snapshot may be deleted meanwhile, but from a bucket. What is damaged is refused, and named in the error
 // at the end, which comes with a report: no wrong byte is handed over.
 func (m *Manager) RestoreOffload(ctx context.Context, ref, socket string, opts *OffloadOptions) (report *OffloadReport, err error) {
 	defer ended(m, "restore", ref, time.Now(), &report, &err)
@@ -134,7 +134,16 @@ func (m *Manager) RestoreOffload(ctx context.Context, ref, socket string, opts *
 		}
 	}
 	if opts.OnDemand {
-		o.Pages, o.Progress = memory, told
+		lazy, err := m.OpenLazy(ctx, r.entry.ID)
+		if err != nil {
+			return nil, err
+		}
+		defer lazy.Close()
+		pages, err := lazy.Stream(memoryStream)
+		if err != nil {
+			return nil, err
+		}
+		o.Pages, o.Progress = pages, told
 	} else {
 		written, err := m.RestoreTo(ctx, r.entry.ID, memoryStream, guest, false, &RestoreOptions{Progress: opts.Progress})
 		if err != nil {

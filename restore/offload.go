@@ -11,7 +11,8 @@ import (
 	"github.com/arcboxlabs/arcstore/capture/offload"
 )
 
-// GuestMemory is a guest's memory, where every byte that is read was verified. It is safe for concurrent use.
+// GuestMemory is a guest's memory, where every byte that is read was verified. It is asked for one page after the other, and so keeps what it had to
+// decompress for them, as Pages does.
 type GuestMemory interface {
 	io.ReaderAt
 	// Size returns its length in bytes.

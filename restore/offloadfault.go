@@ -10,12 +10,8 @@ import (
 )
 
 const (
-	offloadPage = 4096 // bytes: what is remembered as filled
-	// Pages are asked for one by one, most of them in order, and the store has them in frames of this size. One that is asked for out of
-	// order is read alone: a guest waits for it.
-	offloadAhead = 64 << 10
-	// offloadWindows is how many such pieces are remembered, for as many that go through memory in order at once.
-	offloadWindows = 16
+	offloadPage  = 4096     // bytes: what is remembered as filled
+	offloadPiece = 64 << 10 // bytes that are read at once
 	// longestOffloadFault bounds a request: no page is larger.
 	longestOffloadFault = 1 << 30
 )
@@ -34,14 +30,7 @@ type offloadFaults struct {
 	why    error // of the first that failed; of the connection, if none did
 
 	filled [][]uint64 // a bit for each page of each mapping
-	ahead  [offloadWindows]offloadWindow
-	next   int // window to be replaced
-}
-
-// offloadWindow is a piece of memory that was read ahead; an empty one is where something else that was read ended.
-type offloadWindow struct {
-	off int64
-	b   []byte
+	buf    [offloadPiece]byte
 }
 
 func newOffloadFaults(guest *Offload, opts OffloadOptions) *offloadFaults {
@@ -137,7 +126,7 @@ func (s *offloadFaults) fill(r offload.Range) error {
 	from := int64(r.GPA-m.GPA) / offloadPage
 	to := from + int64(r.Length)/offloadPage
 	for from < to {
-		filled, end := s.alike(i, from, min(to, from+offloadAhead/offloadPage))
+		filled, end := s.alike(i, from, min(to, from+offloadPiece/offloadPage))
 		if err := s.put(i, from, end-from, filled); err != nil {
 			return err
 		}
@@ -167,9 +156,8 @@ func (s *offloadFaults) put(i int, first, count int64, filled bool) error {
 		// The guest has had them, and may have written to them since. What it gave back reads as zeros; it only has to be there.
 		return allocatePages(f, m.FileOffset+at, n)
 	}
-	var buf [offloadAhead]byte
-	b := buf[:n]
-	if err := s.read(b, m.Offset+at); err != nil {
+	b := s.buf[:n]
+	if _, err := s.pages.ReadAt(b, m.Offset+at); err != nil {
 		return fmt.Errorf("%d bytes of the guest's memory at %#x: %w", n, m.GPA+uint64(at), err)
 	}
 	// Zeros, too: Cloud Hypervisor maps the page that is in the file, and a hole is none.
@@ -181,51 +169,4 @@ func (s *offloadFaults) put(i int, first, count int64, filled bool) error {
 	}
 	s.bytes += n
 	return nil
-}
-
-// read reads memory. Where that follows what was read before, it reads what lies around it, too, and remembers that.
-func (s *offloadFaults) read(b []byte, off int64) error {
-	for len(b) > 0 {
-		w, err := s.window(off)
-		if w == nil || err != nil {
-			_, err = s.pages.ReadAt(b, off) // of a window, something else may be damaged
-			s.remember(offloadWindow{off: off + int64(len(b))})
-			return err
-		}
-		n := copy(b, w.b[off-w.off:])
-		b, off = b[n:], off+int64(n)
-	}
-	return nil
-}
-
-// window returns what was read ahead and has the byte at off, or reads it where the byte follows what was read before; nil for neither.
-func (s *offloadFaults) window(off int64) (*offloadWindow, error) {
-	for i := range s.ahead {
-		w := &s.ahead[i]
-		end := w.off + int64(len(w.b))
-		if off >= w.off && off < end {
-			return w, nil
-		}
-		if off != end {
-			continue
-		}
-		b := w.b
-		if cap(b) == 0 {
-			b = make([]byte, offloadAhead)
-		}
-		b = b[:min(offloadAhead-off%offloadAhead, s.pages.Size()-off)]
-		if _, err := s.pages.ReadAt(b, off); err != nil {
-			*w = offloadWindow{off: off}
-			return nil, err
-		}
-		*w = offloadWindow{off: off, b: b}
-		return w, nil
-	}
-	return nil, nil
-}
-
-// remember has a window take the place of the oldest one.
-func (s *offloadFaults) remember(w offloadWindow) {
-	s.ahead[s.next] = w
-	s.next = (s.next + 1) % offloadWindows
 }

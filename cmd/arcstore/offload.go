@@ -77,7 +77,7 @@ SOCKET, which it does when it is told to:
 The guest's memory is complete before that, unless --on-demand is given: then it is empty, the guest
 goes on at once, and each page is read when it is needed, and verified; meanwhile Cloud Hypervisor
 fetches the others. It must have been told memory_mode=postcopy for that. This command ends when
-Cloud Hypervisor has all pages: until then it is needed, and the snapshot, too.
+Cloud Hypervisor has all pages, and is needed until then.
 
 A page that is damaged is refused, never made up: a guest that needs it ends, and the exit code is 4.`,
 		Example: `  arcstore offload restore web-1@latest --socket /run/vm/web-1.restore --resume
