@@ -148,6 +148,9 @@ func (m *Memory) answer(address uint64) {
 		return // of memory that the VMM registered besides
 	}
 	m.faults.Add(1)
+	m.busy.Add(1)
+	defer m.putLater() // once nobody waits
+	defer m.busy.Add(-1)
 	offset := r.Offset + int64(address-r.Address)&^(r.PageSize-1)
 	m.note(offset / pageSize)
 	err := m.bring(r, offset, true)
@@ -253,13 +256,8 @@ func (m *Memory) bringFrame(r *MappedRegion, ids []chunker.ID, first int64, i in
 		a.from--
 	}
 	if wanted {
-		select {
-		case m.later <- a:
-			return nil
-		default: // there is enough to do
-			f.Release()
-			return nil
-		}
+		m.keepLater(a)
+		return nil
 	}
 	m.ahead = append(m.ahead, a)
 	return nil
@@ -272,35 +270,92 @@ type along struct {
 	chunk     int64
 	at        int // of the frame's chunks
 	from, end int // relative to it
+	next      int // what follows first, from 1 on; then what comes before, from -1 down
 }
 
 // maxLater is for how many faults what came along waits to be put in place.
 const maxLater = 64
 
-// putAlong puts in place what came with a chunk, what follows it first.
+// keepLater has what came along put in place when nobody waits for anything.
+func (m *Memory) keepLater(a along) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.later = append(m.later, a); len(m.later) > maxLater {
+		m.later[0].f.Release()
+		m.later = m.later[1:]
+	}
+}
+
+// putLater puts in place what came along, the last first, until somebody waits for a page.
+func (m *Memory) putLater() {
+	for m.busy.Load() == 0 && m.ctx.Err() == nil {
+		m.mu.Lock()
+		n := len(m.later)
+		if n == 0 {
+			m.mu.Unlock()
+			return
+		}
+		a := m.later[n-1]
+		m.later = m.later[:n-1]
+		m.mu.Unlock()
+		more, err := true, error(nil)
+		for more && err == nil && m.busy.Load() == 0 {
+			more, err = m.putNext(&a)
+		}
+		if more && err == nil {
+			m.keepLater(a)
+			return
+		}
+		a.f.Release()
+		if err != nil && m.ctx.Err() == nil {
+			m.fail(err)
+		}
+	}
+}
+
+// putAlong puts in place what came with a chunk.
 func (m *Memory) putAlong(a along) error {
 	defer a.f.Release()
-	put := func(i int) (err error) {
-		chunk := a.chunk + int64(i)
-		if m.there(chunk) {
-			return nil
-		}
-		if data, err := a.f.Chunks(a.at+i, a.at+i+1); err == nil { // who asks for what is damaged will be told
-			return m.putChunks(a.r, chunk, data, false)
-		}
-		return nil
-	}
-	for i := 1; i < a.end; i++ {
-		if err := put(i); err != nil {
+	for {
+		if more, err := m.putNext(&a); !more || err != nil {
 			return err
 		}
 	}
-	for i := -1; i >= a.from; i-- {
-		if err := put(i); err != nil {
-			return err
-		}
+}
+
+// putNext puts one more of them in place, and reports whether there may be others.
+func (m *Memory) putNext(a *along) (more bool, err error) {
+	if a.next == 0 {
+		a.next = 1
 	}
-	return nil
+	if a.next >= a.end {
+		a.next = -1
+	}
+	i := a.next
+	if i < 0 && i < a.from {
+		return false, nil
+	}
+	if a.next++; i < 0 {
+		a.next = i - 1
+	}
+	chunk := a.chunk + int64(i)
+	if m.there(chunk) {
+		return true, nil
+	}
+	if data, err := a.f.Chunks(a.at+i, a.at+i+1); err == nil { // who asks for what is damaged will be told
+		return true, m.putChunks(a.r, chunk, data, false)
+	}
+	return true, nil
+}
+
+// dropLater lets go of what was to be put in place later.
+func (m *Memory) dropLater() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.later {
+		a.f.Release()
+	}
+	m.later = nil
 }
 
 // there reports whether a chunk need not be put in place.
@@ -312,28 +367,6 @@ func (m *Memory) there(chunk int64) bool {
 		}
 	}
 	return true
-}
-
-// putLater puts in place what came along with what was wanted.
-func (m *Memory) putLater() {
-	for {
-		select {
-		case a := <-m.later:
-			if err := m.putAlong(a); err != nil && m.ctx.Err() == nil {
-				m.fail(err)
-			}
-		case <-m.ctx.Done():
-			return
-		}
-	}
-}
-
-// dropLater lets go of what was to be put in place later.
-func (m *Memory) dropLater() {
-	for len(m.later) > 0 {
-		a := <-m.later
-		a.f.Release()
-	}
 }
 
 // putChunks puts what of chunks lies in the region in place.

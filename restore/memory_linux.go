@@ -47,10 +47,10 @@ type Memory struct {
 	removed bits // pages that the guest gave back: zeros from now on
 	present bits // pages that need not be put in place anymore
 	huge    sync.Pool
-	later   chan along
 	ahead   []along // of what is loaded before it is asked for; of the goroutine that does so
 
 	mu       sync.Mutex
+	later    []along
 	late     []uint64 // faults that were read along with other events
 	touched  []uint32 // pages, in the order in which the guest asked for them
 	noted    bits     // of these
@@ -67,6 +67,8 @@ type Memory struct {
 	err     error
 	done    chan struct{}
 
+	busy atomic.Int32 // faults that are being answered
+
 	faults, loaded, prefetched, gaveBack, poisoned atomic.Int64
 }
 
@@ -81,7 +83,6 @@ func ServeMemory(ctx context.Context, fault *os.File, regions []MappedRegion, pa
 	}
 	m := &Memory{regions: regions, pages: pages, opts: opts, removed: newBits(pages.Size()), present: newBits(pages.Size()), noted: newBits(pages.Size()),
 		rush: make(chan struct{}), done: make(chan struct{}), stops: -1, more: -1}
-	m.later = make(chan along, maxLater)
 	m.huge.New = func() any { return new([hugePage]byte) }
 	m.fd, err = unix.FcntlInt(fault.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	fault.Close()
@@ -162,7 +163,6 @@ func (m *Memory) start() error {
 	}
 	context.AfterFunc(m.ctx, m.stop)
 	m.work.Go(m.loadAhead)
-	m.work.Go(m.putLater)
 	go func() {
 		m.threads.Wait()
 		m.cancel()

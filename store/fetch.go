@@ -48,6 +48,7 @@ type Fetcher struct {
 	mu     sync.Mutex
 	hints  []PackID // not yet loaded
 	hinted int      // how many of them were
+	packs  []PackID // all hints, where lazy
 	lazy   bool     // who reads does not want to wait for the tables of all
 	loc    *locator
 	all    bool // every pack was looked at
@@ -66,7 +67,7 @@ func (s *Store) NewFetcher(hints []PackID) *Fetcher {
 // NewLazyFetcher is NewFetcher for who reads little here and there, and wants the first of it soon.
 func (s *Store) NewLazyFetcher(hints []PackID) *Fetcher {
 	f := s.NewFetcher(hints)
-	f.lazy = true
+	f.lazy, f.packs = true, hints
 	if s.reads.gap > 0 {
 		f.reads = scattered
 	}

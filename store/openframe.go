@@ -309,10 +309,16 @@ func (f *Fetcher) loadOne(id PackID) error {
 		return nil
 	}
 	if err == nil {
+		if f.loc.used == 0 && !f.all {
+			f.loc.reserve(t.slots() * min(len(f.packs), maxReserve)) // so that it need not grow while somebody waits
+		}
 		f.loc.add(t)
 	}
 	return err
 }
+
+// maxReserve bounds for how many packs the locator is made as large as it will be.
+const maxReserve = 256
 
 // Hold opens the packs named, and keeps them open: what is read of them from now on is there even after a sweep deletes them. It
 // loads their tables, too. Packs that are gone, or damaged, are left out.
