@@ -148,9 +148,6 @@ func (m *Memory) answer(address uint64) {
 		return // of memory that the VMM registered besides
 	}
 	m.faults.Add(1)
-	m.busy.Add(1)
-	defer m.putLater() // once nobody waits
-	defer m.busy.Add(-1)
 	offset := r.Offset + int64(address-r.Address)&^(r.PageSize-1)
 	m.note(offset / pageSize)
 	err := m.bring(r, offset, true)
@@ -230,7 +227,7 @@ func (m *Memory) bringHoles(r *MappedRegion, ids []chunker.ID, first int64, i in
 	return nil
 }
 
-// bringFrame puts a chunk in place and those beside it that came in its frame: later, if somebody waits for the chunk alone.
+// bringFrame puts a chunk in place, and then those beside it that came in its frame.
 func (m *Memory) bringFrame(r *MappedRegion, ids []chunker.ID, first int64, i int, wanted bool) error {
 	chunk := first + int64(i)
 	f, at, err := m.pages.src.Frame(m.ctx, &ids[i], chunk)
@@ -256,8 +253,7 @@ func (m *Memory) bringFrame(r *MappedRegion, ids []chunker.ID, first int64, i in
 		a.from--
 	}
 	if wanted {
-		m.keepLater(a)
-		return nil
+		return m.putAlong(a) // who waited for the chunk goes on meanwhile
 	}
 	m.ahead = append(m.ahead, a)
 	return nil
@@ -270,92 +266,31 @@ type along struct {
 	chunk     int64
 	at        int // of the frame's chunks
 	from, end int // relative to it
-	next      int // what follows first, from 1 on; then what comes before, from -1 down
 }
 
-// maxLater is for how many faults what came along waits to be put in place.
-const maxLater = 64
-
-// keepLater has what came along put in place when nobody waits for anything.
-func (m *Memory) keepLater(a along) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.later = append(m.later, a); len(m.later) > maxLater {
-		m.later[0].f.Release()
-		m.later = m.later[1:]
-	}
-}
-
-// putLater puts in place what came along, the last first, until somebody waits for a page.
-func (m *Memory) putLater() {
-	for m.busy.Load() == 0 && m.ctx.Err() == nil {
-		m.mu.Lock()
-		n := len(m.later)
-		if n == 0 {
-			m.mu.Unlock()
-			return
-		}
-		a := m.later[n-1]
-		m.later = m.later[:n-1]
-		m.mu.Unlock()
-		more, err := true, error(nil)
-		for more && err == nil && m.busy.Load() == 0 {
-			more, err = m.putNext(&a)
-		}
-		if more && err == nil {
-			m.keepLater(a)
-			return
-		}
-		a.f.Release()
-		if err != nil && m.ctx.Err() == nil {
-			m.fail(err)
-		}
-	}
-}
-
-// putAlong puts in place what came with a chunk.
+// putAlong puts in place what came with a chunk, what follows it first.
 func (m *Memory) putAlong(a along) error {
 	defer a.f.Release()
-	for {
-		if more, err := m.putNext(&a); !more || err != nil {
+	for _, run := range [...][2]int{{1, a.end}, {a.from, 0}} {
+		first, end := run[0], run[1]
+		for first < end && m.there(a.chunk+int64(first)) {
+			first++
+		}
+		for first < end && m.there(a.chunk+int64(end-1)) {
+			end--
+		}
+		if first >= end {
+			continue
+		}
+		data, err := a.f.Chunks(a.at+first, a.at+end)
+		if err != nil {
+			continue // who asks for what is damaged will be told
+		}
+		if err := m.putChunks(a.r, a.chunk+int64(first), data, false); err != nil {
 			return err
 		}
 	}
-}
-
-// putNext puts one more of them in place, and reports whether there may be others.
-func (m *Memory) putNext(a *along) (more bool, err error) {
-	if a.next == 0 {
-		a.next = 1
-	}
-	if a.next >= a.end {
-		a.next = -1
-	}
-	i := a.next
-	if i < 0 && i < a.from {
-		return false, nil
-	}
-	if a.next++; i < 0 {
-		a.next = i - 1
-	}
-	chunk := a.chunk + int64(i)
-	if m.there(chunk) {
-		return true, nil
-	}
-	if data, err := a.f.Chunks(a.at+i, a.at+i+1); err == nil { // who asks for what is damaged will be told
-		return true, m.putChunks(a.r, chunk, data, false)
-	}
-	return true, nil
-}
-
-// dropLater lets go of what was to be put in place later.
-func (m *Memory) dropLater() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, a := range m.later {
-		a.f.Release()
-	}
-	m.later = nil
+	return nil
 }
 
 // there reports whether a chunk need not be put in place.

@@ -50,7 +50,6 @@ type Memory struct {
 	ahead   []along // of what is loaded before it is asked for; of the goroutine that does so
 
 	mu       sync.Mutex
-	later    []along
 	late     []uint64 // faults that were read along with other events
 	touched  []uint32 // pages, in the order in which the guest asked for them
 	noted    bits     // of these
@@ -66,8 +65,6 @@ type Memory struct {
 	endOnce sync.Once
 	err     error
 	done    chan struct{}
-
-	busy atomic.Int32 // faults that are being answered
 
 	faults, loaded, prefetched, gaveBack, poisoned atomic.Int64
 }
@@ -167,7 +164,6 @@ func (m *Memory) start() error {
 		m.threads.Wait()
 		m.cancel()
 		m.work.Wait()
-		m.dropLater()
 		m.closeAll()
 		close(m.done)
 	}()
