@@ -22,7 +22,9 @@ const remotesName = "remotes"
 // RemoteOptions are the choices of OpenBucket.
 type RemoteOptions struct {
 	// CacheDir keeps what was read of the bucket for the next time; "" keeps it in memory. A process has it alone.
-	CacheDir    string
+	CacheDir string
+	// NoCache has OpenRemote leave the store's cache of the bucket to others: for who has the bucket open for long.
+	NoCache     bool
 	LockTimeout time.Duration // how long to wait for another process that has it; then it fails with ErrInUse
 	Holder      string        // what other processes are told of this one
 	// UploadLimit and DownloadLimit are in bytes a second; 0 is none.

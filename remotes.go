@@ -199,7 +199,9 @@ func (m *Manager) OpenRemote(ctx context.Context, name string, opts *RemoteOptio
 		return nil, err
 	}
 	o := *opts
-	o.CacheDir = filepath.Join(m.dir, remotesName, c.Name)
+	if o.CacheDir = filepath.Join(m.dir, remotesName, c.Name); o.NoCache {
+		o.CacheDir = ""
+	}
 	o.key = m.store.Key()
 	return OpenBucket(ctx, b, &o)
 }

@@ -27,7 +27,7 @@ func (m *Memory) loadAhead() {
 			}
 		}
 	}
-	limit := rate.NewLimiter(rate.Limit(max(0, m.opts.FillRate)), copyStep)
+	limit := pace{rate.NewLimiter(rate.Limit(max(0, m.opts.FillRate)), copyStep), m.rush}
 	if m.opts.FillRate < 0 {
 		limit.SetLimit(rate.Inf)
 	}
@@ -41,18 +41,34 @@ func (m *Memory) loadAhead() {
 	case <-ctx.Done():
 		return
 	}
-	go func() {
-		select {
-		case <-m.rush:
-			limit.SetLimit(rate.Inf)
-		case <-ctx.Done():
-		}
-	}()
 	if err := m.fill(ctx, limit); err != nil {
 		m.failAhead(err)
 		return
 	}
 	m.letGo()
+}
+
+// pace is how fast memory is filled, until there is a rush.
+type pace struct {
+	*rate.Limiter
+	rush <-chan struct{}
+}
+
+// wait waits until n more bytes may be loaded.
+func (p pace) wait(ctx context.Context, n int) error {
+	select {
+	case <-p.rush:
+		return ctx.Err()
+	default:
+	}
+	t := time.NewTimer(p.ReserveN(time.Now(), n).Delay())
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.rush:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
 }
 
 func (m *Memory) failAhead(err error) {
@@ -157,7 +173,7 @@ func (m *Memory) regionOf(offset int64) *MappedRegion {
 }
 
 // fill loads all data that is not there. What is damaged it poisons.
-func (m *Memory) fill(ctx context.Context, limit *rate.Limiter) error {
+func (m *Memory) fill(ctx context.Context, limit pace) error {
 	for i := range m.regions {
 		r := &m.regions[i]
 		if r.PageSize > pageSize {
@@ -186,7 +202,7 @@ func (m *Memory) fill(ctx context.Context, limit *rate.Limiter) error {
 }
 
 // fillHuge loads the huge pages of a region that have data.
-func (m *Memory) fillHuge(ctx context.Context, r *MappedRegion, limit *rate.Limiter) error {
+func (m *Memory) fillHuge(ctx context.Context, r *MappedRegion, limit pace) error {
 	size := m.pages.chunkSize
 	ids := make([]chunker.ID, max(1, hugePage/size))
 	for offset := r.Offset; offset < r.Offset+r.Size; offset += hugePage {
@@ -201,7 +217,7 @@ func (m *Memory) fillHuge(ctx context.Context, r *MappedRegion, limit *rate.Limi
 			continue
 		}
 		for n := 0; n < hugePage; n += copyStep {
-			if err := limit.WaitN(ctx, copyStep); err != nil {
+			if err := limit.wait(ctx, copyStep); err != nil {
 				return err
 			}
 		}
@@ -247,7 +263,7 @@ func (t missing) mask(first int64, ids []chunker.ID) {
 type filler struct {
 	ctx   context.Context
 	m     *Memory
-	limit *rate.Limiter
+	limit pace
 }
 
 func (f filler) WriteAt(p []byte, offset int64) (int, error) {
@@ -258,7 +274,7 @@ func (f filler) WriteAt(p []byte, offset int64) (int, error) {
 			return at, errGone
 		}
 		n = int(min(int64(n), r.Offset+r.Size-offset-int64(at)))
-		if err := f.limit.WaitN(f.ctx, n); err != nil {
+		if err := f.limit.wait(f.ctx, n); err != nil {
 			return at, err
 		}
 		if r.PageSize == pageSize {

@@ -182,8 +182,17 @@ func (a *app) directory() (string, error) {
 
 // read opens the store without its lock, beside whoever holds it.
 func (a *app) read(ctx context.Context, use func(*arcstore.Manager) error) error {
+	return a.readWith(ctx, &arcstore.RemoteOptions{}, use)
+}
+
+// readLong is read for what goes on for long, and after it was told to end: it leaves a bucket's cache to other commands.
+func (a *app) readLong(ctx context.Context, use func(*arcstore.Manager) error) error {
+	return a.readWith(context.WithoutCancel(ctx), &arcstore.RemoteOptions{NoCache: true}, use)
+}
+
+func (a *app) readWith(ctx context.Context, opts *arcstore.RemoteOptions, use func(*arcstore.Manager) error) error {
 	if a.from != "" {
-		return a.withRemote(ctx, a.from, nil, func(r *arcstore.Remote) error {
+		return a.withRemote(ctx, a.from, opts, func(r *arcstore.Remote) error {
 			if r.Snapshots == nil {
 				return errNothingPushed
 			}

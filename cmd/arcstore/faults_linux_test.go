@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/arcboxlabs/arcstore/bench/s3server"
 	"github.com/arcboxlabs/arcstore/bench/vmm"
 	"github.com/arcboxlabs/arcstore/restore/uffd"
 )
@@ -133,6 +134,31 @@ func TestServeFaults(t *testing.T) {
 			t.Errorf("exit code %d, the VMM: %v: %s", code, err, said)
 		}
 	})
+}
+
+// From a bucket: other commands use it meanwhile, and what is missing is loaded after the service was told to end.
+func TestServeFaultsFrom(t *testing.T) {
+	s := startServer(t, s3server.Kinds[0])
+	if err := makeBucket(s, "faults", false, false); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", s.Access)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", s.Secret)
+	t.Setenv("AWS_REGION", "us-east-1")
+	g := newFaultsGuest(t)
+	mustRun(t, "remote", "add", "offsite", "s3://faults", "--endpoint", s.Endpoint)
+	mustRun(t, "push", "--all")
+	cmd, socket, said := g.serve("--from", "offsite", "--fill-rate", "4KiB", "--record", "50ms")
+	v := g.start(socket)
+	g.touch(v, g.pages[:20])
+	mustRun(t, "push", "--all")
+	time.Sleep(100 * time.Millisecond)
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err, said)
+	}
+	g.touch(v, g.pages)
+	v.Close()
 }
 
 func TestMountCommand(t *testing.T) {

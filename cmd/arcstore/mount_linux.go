@@ -12,7 +12,7 @@ import (
 )
 
 func runMount(cmd *cobra.Command, a *app, opt mountOptions, dir string) error {
-	return a.read(cmd.Context(), func(m *arcstore.Manager) error {
+	return a.readLong(cmd.Context(), func(m *arcstore.Manager) error {
 		m.SetCache(int64(opt.cache))
 		var mu sync.Mutex
 		mounted, err := m.Mount(dir, &arcstore.MountOptions{AllowOther: opt.allowOther, ReadAhead: int(min(opt.readAhead, 1<<30)), Failed: func(path string, err error) {

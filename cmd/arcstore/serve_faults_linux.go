@@ -25,7 +25,7 @@ func runServeFaults(cmd *cobra.Command, a *app, opt serveFaultsOptions, id strin
 		<-asked
 		close(now)
 	}()
-	return a.read(cmd.Context(), func(m *arcstore.Manager) error {
+	return a.readLong(cmd.Context(), func(m *arcstore.Manager) error {
 		m.SetCache(int64(opt.cache))
 		lazy, err := m.OpenLazy(cmd.Context(), id)
 		if err != nil {
